@@ -1,0 +1,1 @@
+"""A leaderless object store run by `twistd`."""

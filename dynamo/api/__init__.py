@@ -1,0 +1,1 @@
+"""HTTP faces for clients; each only translates between HTTP and the coordinator."""

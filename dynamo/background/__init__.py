@@ -1,0 +1,1 @@
+"""Work nobody waits for, in bounded steps under one supervisor."""

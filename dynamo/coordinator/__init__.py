@@ -1,0 +1,1 @@
+"""A request's way from preference list to quorum to answer."""

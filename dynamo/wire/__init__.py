@@ -1,0 +1,1 @@
+"""What is stored and what travels, as bytes: every structure begins with a format version."""
