@@ -1,0 +1,143 @@
+"""The configuration as values: frozen, typed, compared by content.
+
+Made by `dynamo.config.mapping`, which has checked them; nothing here reads a file. Every section
+but `Listen` stands on its own defaults.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from dynamo.errors import DynamoError
+
+
+class ConfigError(DynamoError):
+    """The configuration cannot be used. `key` is dotted, "" when it is the file as a whole."""
+
+    code = "bad_configuration"
+
+    def __init__(self, key: str, problem: str, source: str = "configuration") -> None:
+        super().__init__(": ".join(part for part in (source, key, problem) if part))
+        self.source, self.key, self.problem = source, key, problem
+
+
+class Address(NamedTuple):
+    """Where to listen or dial. A pair, so it serves where Twisted wants (host, port)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_wildcard(self) -> bool:
+        """All interfaces: fine to listen on, impossible to dial."""
+        return self.host in ("0.0.0.0", "::")
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Reads host:port, 192.0.2.1:7001 or [::1]:7001; else `ValueError`."""
+        match = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\[\]]+)):([0-9]{1,5})", text)
+        if match is None or not 0 < int(match[3]) < 65536:
+            raise ValueError(text)
+        if match[1] is not None:
+            return cls(str(ipaddress.IPv6Address(match[1])), int(match[3]))
+        return cls(_host(match[2]), int(match[3]))
+
+
+def _host(text: str) -> str:
+    if re.fullmatch(r"[0-9.]+", text):
+        return str(ipaddress.IPv4Address(text))
+    if not re.fullmatch(r"(?i)(?!-)[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", text):
+        raise ValueError(text)
+    return text
+
+
+class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """This node. `weight` is its share of the data relative to the others'."""
+
+    name: str
+    data_dir: Path
+    zone: str = "z1"
+    weight: float = 1.0
+
+
+class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where clients (`api`) and other nodes (`cluster`: UDP and TCP) reach this node."""
+
+    api: Address
+    cluster: Address
+
+
+class Advertise(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What others dial; what the file leaves out is as in `Listen`."""
+
+    api: Address
+    cluster: Address
+
+
+class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The cluster to found or join. `seeds` are cluster addresses, this node's own allowed."""
+
+    name: str = "demo"
+    seeds: tuple[Address, ...] = ()
+    secret: str | None = None
+    partitions: int = 1024
+
+    def __repr__(self) -> str:
+        secret = None if self.secret is None else "..."
+        return (
+            f"Cluster(name={self.name!r}, seeds={self.seeds!r}, secret={secret!r}, "
+            f"partitions={self.partitions!r})"
+        )
+
+
+class Replication(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Defaults for buckets and requests: copies wanted, and how many must answer."""
+
+    n: int = 3
+    r: int | Literal["quorum"] = "quorum"
+    w: int | Literal["quorum"] = "quorum"
+    quorum: Literal["sloppy", "strict"] = "sloppy"
+
+
+class Gossip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A set of timings by name; those that are not None (seconds) replace the profile's."""
+
+    profile: Literal["lan", "wan", "local"] = "lan"
+    probe_interval: float | None = None
+    probe_timeout: float | None = None
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Bounds: bytes of one object, seconds a request may take, seconds to finish at a stop."""
+
+    max_object_bytes: int = 5 * 1024**3
+    request_timeout: float = 10.0
+    shutdown_grace: float = 10.0
+
+
+class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How events are written, and from which level on."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["critical", "error", "warn", "info", "debug", "trace"] = "info"
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A whole node's configuration, checked."""
+
+    node: Node
+    listen: Listen
+    advertise: Advertise
+    cluster: Cluster = Cluster()
+    replication: Replication = Replication()
+    gossip: Gossip = Gossip()
+    limits: Limits = Limits()
+    log: Log = Log()
