@@ -14,9 +14,9 @@ from typing import Any, Protocol
 KEY_BYTES_MAX = 511
 """The longest key a table takes; LMDB's build-time default."""
 
-TABLES = ("records", "hints", "buckets", "refs", "meta")
-"""Every table there is: owned records, hinted records, bucket states, chunk reference counts,
-and the node's own facts (actor, floor, members)."""
+TABLES = ("records", "held", "hints", "buckets", "refs", "meta")
+"""Every table there is: owned records, copies held for others, what others have to be told, bucket
+states, chunk reference counts, and the node's own facts (actor, floor, members)."""
 
 
 class View(Protocol):

@@ -1,0 +1,128 @@
+"""Counting answers: a write that needs W, a read that needs R.
+
+Both tallies are values that are told what happened and say `won`, `lost` or `pending`; lost is
+known as soon as it is certain. Who is asked, and when somebody is late, is the coordinator's
+affair (Dynamo §4.5; the shape follows riak_kv's put and get cores).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import attrs
+
+from dynamo.core.record import EMPTY, Context, Record
+
+Verdict = Literal["pending", "won", "lost"]
+
+
+def majority(n: int) -> int:
+    """More than half of `n`."""
+    return n // 2 + 1
+
+
+@attrs.define
+class WriteTally:
+    """Acknowledgements of one write.
+
+    `needed`: W. `acks` maps each node that has it on disk to its context, in order of arrival.
+    `open`: nodes asked that have not answered. `spare`: how many more could still be asked.
+    """
+
+    needed: int
+    acks: dict[str, Context] = attrs.field(factory=dict)
+    open: set[str] = attrs.field(factory=set)
+    faults: dict[str, str] = attrs.field(factory=dict)
+    spare: int = 0
+
+    def ask(self, name: str) -> None:
+        self.open.add(name)
+
+    def ack(self, name: str, context: Context) -> None:
+        self.open.discard(name)
+        self.faults.pop(name, None)
+        self.acks[name] = context
+
+    def fail(self, name: str, why: str) -> None:
+        self.open.discard(name)
+        if name not in self.acks:
+            self.faults[name] = why
+
+    @property
+    def verdict(self) -> Verdict:
+        if len(self.acks) >= self.needed:
+            return "won"
+        if len(self.acks) + len(self.open) + self.spare < self.needed:
+            return "lost"
+        return "pending"
+
+    def why(self) -> str:
+        """The faults so far, as one clause."""
+        return _clause(self.faults, self.open)
+
+
+@attrs.define
+class ReadTally:
+    """Answers to one read.
+
+    An answer names the members its node still awaits hints from. It counts towards R only when
+    every one of those has answered this read as well: what the node has missed is then in the
+    merge all the same. Otherwise its "not found" and its older versions would count for more than
+    they know (an acknowledged write must stay readable, sloppy quorum or not).
+    """
+
+    needed: int
+    records: dict[str, Record] = attrs.field(factory=dict)
+    awaiting: dict[str, frozenset[str]] = attrs.field(factory=dict)
+    open: set[str] = attrs.field(factory=set)
+    faults: dict[str, str] = attrs.field(factory=dict)
+    spare: int = 0
+
+    def ask(self, name: str) -> None:
+        self.open.add(name)
+
+    def answer(self, name: str, record: Record, awaiting: Iterable[str] = ()) -> None:
+        self.open.discard(name)
+        self.records[name] = record
+        self.awaiting[name] = frozenset(awaiting)
+
+    def fail(self, name: str, why: str) -> None:
+        self.open.discard(name)
+        self.faults[name] = why
+
+    def counted(self) -> tuple[str, ...]:
+        """The nodes whose answers count, in order of arrival."""
+        if not any(self.awaiting.values()):
+            return tuple(self.records)
+        return tuple(n for n in self.records if all(a in self.records for a in self.awaiting[n]))
+
+    @property
+    def verdict(self) -> Verdict:
+        if len(self.counted()) >= self.needed:
+            return "won"
+        if not self.open and not self.spare:
+            return "lost"
+        return "pending"
+
+    def merged(self, latest: bool) -> Record:
+        """What the answers know together."""
+        merged = EMPTY
+        for record in self.records.values():
+            merged = record if merged is EMPTY else merged.merge(record, latest=latest)
+        return merged
+
+    def why(self) -> str:
+        """The faults so far, as one clause."""
+        faults = dict(self.faults)
+        for name in self.records:
+            absent = sorted(self.awaiting[name] - set(self.records))
+            if absent:
+                faults[name] = f"still awaits hints from {', '.join(absent)}"
+        return _clause(faults, self.open)
+
+
+def _clause(faults: dict[str, str], silent: set[str]) -> str:
+    said = [f"{name}: {why}" for name, why in sorted(faults.items())]
+    said += [f"{name}: no answer" for name in sorted(silent)]
+    return "; ".join(said)

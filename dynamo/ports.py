@@ -1,0 +1,93 @@
+"""Where the parts meet: what a replica can do and what is known of the members.
+
+`Replica` is a node's copies, here (`dynamo.replica.local`) or across peer HTTP
+(`dynamo.replica.remote`). `ClusterView` is what the coordinator may know of the cluster; the
+static member list implements it, and so does gossip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from dynamo.core.ring import Ring
+from dynamo.wire.messages import Op, Reply
+
+Liveness = Literal["alive", "suspect", "dead", "left"]
+
+
+@attrs.frozen(kw_only=True)
+class MemberStatus:
+    """What is known of a member; see `GET /v1/cluster` for the meaning of each field."""
+
+    name: str
+    api: str
+    cluster: str
+    zone: str
+    weight: float
+    liveness: Liveness
+    role: Literal["joining", "active", "leaving"]
+    incarnation: int
+    objects: int
+    bytes: int
+    hints: int
+
+
+class Replica(Protocol):
+    """One node's copies, wherever they are. `name` is the node's."""
+
+    name: str
+
+    def call(self, op: Op) -> Deferred[Reply]:
+        """Does one operation there. Never fires with a `Fault`: that is raised instead.
+
+        Fails with `PeerUnreachable`, `PeerBroke`, or what the operation itself raises.
+        """
+
+    def read_chunk(self, digest: bytes) -> Deferred[bytes]:
+        """A chunk's bytes, verified. Fails with `MissingChunks`, `Corrupt`, `PeerUnreachable`."""
+
+    def write_chunk(self, digest: bytes, data: bytes) -> Deferred[None]:
+        """Stores a chunk; fires when it is on disk there."""
+
+
+class ClusterView(Protocol):
+    """Who the members are and which of them answer.
+
+    `name` is this node's. `ring` changes only when members join, leave or are removed; liveness
+    never moves ownership.
+    """
+
+    name: str
+    ring: Ring
+
+    @property
+    def joined(self) -> bool:
+        """Whether this node knows its cluster and may serve."""
+
+    def why_not_joined(self) -> str:
+        """One sentence on what it is waiting for."""
+
+    def is_healthy(self, name: str) -> bool:
+        """Whether a member should be asked first: alive as far as is known."""
+
+    def replica(self, name: str) -> Replica:
+        """A member's copies; this node's own for its own name."""
+
+    def members(self) -> list[MemberStatus]:
+        """Every known member by name, this node included."""
+
+    def awaiting(self) -> tuple[str, ...]:
+        """Members known to hold hints for this node that it has not been given yet."""
+
+    def evidence(self, name: str, ok: bool) -> None:
+        """A request to a member came back, or did not: news for failure detection."""
+
+    def watch(self, changed: Callable[[str, Liveness], None]) -> None:
+        """Calls back on every change of a member's liveness."""
+
+
+Counters = Mapping[str, int]

@@ -1,0 +1,274 @@
+"""This node's copies of records: read, coordinate, merge, scan, hand on.
+
+Reads are synchronous and merge what is held as owner with what is held for others, so that a
+stand-in's copy is as readable as an owner's. Writes are jobs of the group commit and answer when
+they are on disk. A record is stored only when every chunk it names is here.
+
+Records live in table `records` at `dynamo.storage.rows.row(incarnation, key)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from dynamo.core.record import EMPTY, Context, Draft, Record
+from dynamo.errors import MissingChunks
+from dynamo.storage import hints, ledger, rows
+from dynamo.storage.chunks import Chunks
+from dynamo.storage.committer import Committer
+from dynamo.storage.engine import Engine, Transaction, View
+from dynamo.storage.hints import Effects, HintBook
+from dynamo.wire.codec import RECORD, Hint
+
+RECORDS = "records"
+
+T = TypeVar("T")
+
+
+@attrs.define
+class Copies:
+    """One node's share of the data.
+
+    `alone` runs a blocking call on the committer's thread, between two commits. `observe` is
+    told every stamp that comes in from outside (for the hybrid clock).
+    """
+
+    engine: Engine
+    committer: Committer
+    chunks: Chunks
+    alone: Callable[[Callable[[], Any]], Deferred[Any]]
+    observe: Callable[[int], None]
+    hints: HintBook
+
+    def read(self, incarnation: bytes, key: bytes) -> Record:
+        """What this node knows of a key; `EMPTY` if nothing. Raises `Corrupt`."""
+        view = self.engine.view()
+        record = _owned(view, incarnation, key)
+        if self.hints.counts:
+            copy = hints.held(view, incarnation, key)
+            if copy.known():
+                return record.merge(copy)
+        return record
+
+    def apart(self, incarnation: bytes, key: bytes) -> tuple[Record, Record, tuple[str, ...]]:
+        """The owned record, the copy held for others, and who has yet to be told of the key."""
+        view = self.engine.view()
+        return (
+            _owned(view, incarnation, key),
+            hints.held(view, incarnation, key),
+            self.hints.targets_of(view, incarnation, key),
+        )
+
+    def totals(self) -> tuple[int, int]:
+        """Objects with a live version, and bytes of all versions, held as owner."""
+        return ledger.totals(self.engine.view())
+
+    def coordinate(
+        self,
+        incarnation: bytes,
+        key: bytes,
+        draft: Draft | None,
+        *,
+        actor: str,
+        stamp: int,
+        context: Context | None,
+        latest: bool = False,
+        owner: bool = True,
+        missed_by: Sequence[str] = (),
+    ) -> Deferred[Record]:
+        """Gives a write its dot and stores it; fires with the whole record once it is on disk.
+
+        `missed_by`: owners this node answers for, noted as hints in the same commit. A node that
+        is no `owner` of the key keeps the copy apart, for those.
+        """
+
+        def job(txn: Transaction, effects: Effects) -> Record:
+            old = _owned(txn, incarnation, key) if owner else hints.held(txn, incarnation, key)
+            new = old.put(
+                draft,
+                actor=actor,
+                stamp=max([stamp, *(v.stamp + 1 for v in old.versions)]),
+                context=context,
+                floor=ledger.floor(txn),
+                latest=latest,
+            )
+            if new is not old:
+                self._require_chunks(old, new)
+                if owner:
+                    _own(txn, effects, incarnation, key, old, new)
+                else:
+                    hints.hold(txn, effects, incarnation, key, old, new)
+            for target in missed_by:
+                hints.note(txn, effects, target, incarnation, key)
+            return new
+
+        return self._submit(job, frees_space=draft is None)
+
+    def merge(
+        self, incarnation: bytes, key: bytes, record: Record, *, latest: bool = False
+    ) -> Deferred[Record]:
+        """Merges a record from elsewhere into the owned copy; fires once it is on disk."""
+        self._observe(record)
+
+        def job(txn: Transaction, effects: Effects) -> Record:
+            old = _owned(txn, incarnation, key)
+            new = old.merge(record, latest=latest)
+            if new != old:
+                self._require_chunks(old, new)
+                _own(txn, effects, incarnation, key, old, new)
+            return new
+
+        return self._submit(job, frees_space=not record.versions)
+
+    def hold_for(
+        self, target: str, incarnation: bytes, key: bytes, record: Record, *, latest: bool = False
+    ) -> Deferred[Record]:
+        """Keeps a record for the absent owner `target`; fires once it is on disk."""
+        self._observe(record)
+
+        def job(txn: Transaction, effects: Effects) -> Record:
+            old = hints.held(txn, incarnation, key)
+            new = old.merge(record, latest=latest)
+            if new != old:
+                self._require_chunks(old, new)
+                hints.hold(txn, effects, incarnation, key, old, new)
+            hints.note(txn, effects, target, incarnation, key)
+            return new
+
+        return self._submit(job, frees_space=False)
+
+    def note_missed(self, target: str, incarnation: bytes, key: bytes) -> Deferred[None]:
+        """Notes that the owner `target` lacks what this node holds of a key."""
+        return self._submit(
+            lambda txn, effects: hints.note(txn, effects, target, incarnation, key),
+            frees_space=False,
+        )
+
+    def drop_hints(self, target: str, actor: str, delivered: Sequence[Hint]) -> Deferred[None]:
+        """Forgets hints that `target` has acknowledged, unless there is news since."""
+        return self._submit(
+            lambda txn, effects: hints.drop(txn, effects, target, actor, delivered),
+            frees_space=True,
+        )
+
+    def scan(
+        self, incarnation: bytes, after: bytes, prefix: bytes
+    ) -> Iterator[tuple[bytes, Record]]:
+        """Keys > `after` with `prefix`, in byte order, owned and held copies merged.
+
+        The iterator is valid until control returns to the reactor.
+        """
+        view = self.engine.view()
+        start = max(after + b"\x00" if after else b"", prefix)
+        walks = [rows.walk(view, RECORDS, incarnation, start)]
+        if self.hints.counts:
+            walks.append(hints.walk_held(view, incarnation, start))
+        for key, found in _in_step(walks):
+            if not key.startswith(prefix):
+                return
+            record = RECORD.decode(found[0])
+            for data in found[1:]:
+                record = record.merge(RECORD.decode(data))
+            yield key, record
+
+    def forget(self, incarnation: bytes, limit: int = 256) -> Deferred[int]:
+        """Removes up to `limit` keys of a deleted bucket; fires with how many it found.
+
+        The floor rises to the highest counter in them, whoever's it is: cheap and safe.
+        """
+
+        def job(txn: Transaction, effects: Effects) -> int:
+            found = []
+            for key, data in rows.walk(txn, RECORDS, incarnation):
+                found.append((key, data))
+                if len(found) >= limit:
+                    break
+            for key, data in found:
+                old = RECORD.decode(data)
+                ledger.raise_floor(txn, max(old.context.values(), default=0))
+                ledger.count(txn, old, EMPTY)
+                effects.unused += ledger.refer(txn, old, EMPTY)
+                txn.delete(RECORDS, rows.row(incarnation, key))
+            return len(found)
+
+        return self._submit(job, frees_space=True)
+
+    def discard(self, digests: Sequence[bytes]) -> Deferred[None]:
+        """Frees those of the chunks that no committed record on this node refers to."""
+
+        def free(txn: Transaction) -> None:
+            for digest in digests:
+                if not ledger.references(txn, digest):
+                    self.chunks.delete(digest)
+
+        # In a batch of its own, so that it sees what is committed and not what may yet fail.
+        return self.alone(lambda: self.engine.commit([free]))
+
+    def sweep(self) -> int:
+        """At start: removes half-written chunks and those no record names; returns how many."""
+        view = self.engine.view()
+        return self.chunks.sweep(lambda digest: ledger.references(view, digest) > 0)
+
+    def _require_chunks(self, old: Record, new: Record) -> None:
+        """Nothing is written yet, so `MissingChunks` becomes the outcome of this job alone."""
+        if any(v.chunks for v in new.versions):
+            wanted = new.chunk_digests() - old.chunk_digests()
+            missing = tuple(sorted(d for d in wanted if not self.chunks.has(d)))
+            if missing:
+                raise MissingChunks(missing)
+
+    def _observe(self, record: Record) -> None:
+        for version in record.versions:
+            self.observe(version.stamp)
+
+    def _submit(
+        self, work: Callable[[Transaction, Effects], T], *, frees_space: bool
+    ) -> Deferred[T]:
+        def job(txn: Transaction) -> tuple[T, Effects]:
+            effects = Effects()
+            return work(txn, effects), effects
+
+        if frees_space:
+            job.frees_space = True  # type: ignore[attr-defined]
+        return self.committer.submit(job).addCallback(self._committed)
+
+    def _committed(self, outcome: tuple[T, Effects]) -> T:
+        result, effects = outcome
+        if effects.hinted:
+            self.hints.apply(effects)
+        if effects.unused:
+            self.discard(effects.unused)
+        return result
+
+
+def _owned(view: View, incarnation: bytes, key: bytes) -> Record:
+    data = view.get(RECORDS, rows.row(incarnation, key))
+    return EMPTY if data is None else RECORD.decode(data)
+
+
+def _own(
+    txn: Transaction, effects: Effects, incarnation: bytes, key: bytes, old: Record, new: Record
+) -> None:
+    """Replaces the owned record and everything kept in step with it."""
+    rows.mark(txn, RECORDS, incarnation, key)
+    txn.put(RECORDS, rows.row(incarnation, key), RECORD.encode(new))
+    ledger.count(txn, old, new)
+    if any(v.chunks for v in old.versions) or any(v.chunks for v in new.versions):
+        effects.unused += ledger.refer(txn, old, new)
+
+
+def _in_step(walks: list[Iterator[tuple[bytes, bytes]]]) -> Iterator[tuple[bytes, list[bytes]]]:
+    """Joins ordered walks: each key once, with the value of every walk that has it."""
+    heads = [next(walk, None) for walk in walks]
+    while any(head is not None for head in heads):
+        key = min(head[0] for head in heads if head is not None)
+        values = []
+        for i, head in enumerate(heads):
+            if head is not None and head[0] == key:
+                values.append(head[1])
+                heads[i] = next(walks[i], None)
+        yield key, values

@@ -1,0 +1,78 @@
+"""What a commit keeps in step with the records: reference counts, the floor, the totals.
+
+Every function here runs inside a job (`dynamo.storage.engine.Job`), so it takes effect together
+with the record it accounts for or not at all.
+
+- A chunk is freed when no record or hint on this node refers to it.
+- When a record leaves this disk, the floor is raised to this node's own counter in it, so that
+  no dot is ever given out twice (design: "dots are never reused"; riak_kv issue 679 is why).
+"""
+
+from __future__ import annotations
+
+import struct
+
+from dynamo.core.record import Record
+from dynamo.storage.engine import Transaction, View
+
+FLOOR = b"floor"
+TOTALS = b"totals"
+_U64 = struct.Struct(">Q")
+_PAIR = struct.Struct(">qq")
+
+
+def floor(view: View) -> int:
+    """The counter below which this node gives out no more dots."""
+    held = view.get("meta", FLOOR)
+    return 0 if held is None else int(_U64.unpack(held)[0])
+
+
+def raise_floor(txn: Transaction, counter: int) -> None:
+    """Makes the floor at least `counter`."""
+    if counter > floor(txn):
+        txn.put("meta", FLOOR, _U64.pack(counter))
+
+
+def totals(view: View) -> tuple[int, int]:
+    """Objects (keys with a live version) and the bytes of all versions held as owner."""
+    held = view.get("meta", TOTALS)
+    return (0, 0) if held is None else _PAIR.unpack(held)
+
+
+def count(txn: Transaction, old: Record, new: Record) -> None:
+    """Moves the totals from `old` to `new` for one key."""
+    objects = _objects(new) - _objects(old)
+    size = _bytes(new) - _bytes(old)
+    if objects or size:
+        before = totals(txn)
+        txn.put("meta", TOTALS, _PAIR.pack(before[0] + objects, before[1] + size))
+
+
+def refer(txn: Transaction, old: Record, new: Record) -> list[bytes]:
+    """Moves the chunk reference counts from `old` to `new`; returns the chunks now unused."""
+    was, now = old.chunk_digests(), new.chunk_digests()
+    unused = []
+    for digest in sorted(now - was):
+        txn.put("refs", digest, _U64.pack(references(txn, digest) + 1))
+    for digest in sorted(was - now):
+        left = references(txn, digest) - 1
+        if left > 0:
+            txn.put("refs", digest, _U64.pack(left))
+        else:
+            txn.delete("refs", digest)
+            unused.append(digest)
+    return unused
+
+
+def references(view: View, digest: bytes) -> int:
+    """How many records and hints on this node refer to a chunk."""
+    held = view.get("refs", digest)
+    return 0 if held is None else int(_U64.unpack(held)[0])
+
+
+def _objects(record: Record) -> int:
+    return 1 if any(not v.deleted for v in record.versions) else 0
+
+
+def _bytes(record: Record) -> int:
+    return sum(v.size for v in record.versions)

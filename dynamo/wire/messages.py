@@ -1,0 +1,302 @@
+"""What nodes say to each other over peer HTTP: batches of operations and their replies.
+
+A request body is one format byte and a msgpack array of operations; the answer is one format
+byte and an array with one reply for each, in order. An operation that fails gets a `Fault` as
+its reply and leaves the others alone. docs/PROTOCOL.md lists them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from dynamo.core.buckets import Bucket
+from dynamo.core.record import Draft, Record, Version
+from dynamo.errors import (
+    Corrupt,
+    DynamoError,
+    MissingChunks,
+    NotReady,
+    Overloaded,
+    PeerBroke,
+    QuorumNotMet,
+    StorageFault,
+    StorageFull,
+)
+
+FORMAT = b"\x01"
+
+
+class Op(msgspec.Struct, frozen=True, array_like=True):
+    """One thing asked of a peer."""
+
+
+class Read(Op, frozen=True, array_like=True, tag=1):
+    """The record of a key, owned and hinted copies merged; without bytes unless `full`."""
+
+    incarnation: bytes
+    key: bytes
+    full: bool
+
+
+class Merge(Op, frozen=True, array_like=True, tag=2):
+    """Merge `record` into the copy here; with `hint_for`, keep it apart for that owner."""
+
+    incarnation: bytes
+    key: bytes
+    record: Record
+    latest: bool = False
+    hint_for: str = ""
+
+
+class Coordinate(Op, frozen=True, array_like=True, tag=3):
+    """Coordinate this write: give it a dot, store it, replicate it. `draft=None` deletes.
+
+    `timeout` is in seconds.
+    """
+
+    incarnation: bytes
+    key: bytes
+    draft: Draft | None
+    context: dict[str, int] | None
+    n: int
+    w: int
+    strict: bool
+    latest: bool
+    timeout: float
+
+
+class Scan(Op, frozen=True, array_like=True, tag=4):
+    """Keys of an incarnation in byte order: at most `limit` after `after`, with `prefix`."""
+
+    incarnation: bytes
+    after: bytes
+    prefix: bytes
+    limit: int
+
+
+class BucketRead(Op, frozen=True, array_like=True, tag=5):
+    """What is known of a bucket name."""
+
+    name: str
+
+
+class BucketMerge(Op, frozen=True, array_like=True, tag=6):
+    """Merge these bucket states; reply with what is held of the same names afterwards."""
+
+    buckets: tuple[Bucket, ...]
+
+
+class BucketList(Op, frozen=True, array_like=True, tag=7):
+    """Every bucket state held, deleted ones included, after the name `after`."""
+
+    after: str = ""
+
+
+class BucketMake(Op, frozen=True, array_like=True, tag=8):
+    """Serialize this change of a bucket: one node does it for each name."""
+
+    name: str
+    change: Literal["create", "put", "delete"]
+    n: int | None = None
+    r: int | Literal["quorum"] | None = None
+    w: int | Literal["quorum"] | None = None
+    conflicts: Literal["siblings", "latest"] = "siblings"
+    quorum: Literal["sloppy", "strict"] | None = None
+
+
+class ChunksMissing(Op, frozen=True, array_like=True, tag=9):
+    """Which of these chunks are not on your disk?"""
+
+    digests: tuple[bytes, ...]
+
+
+class ChunksDiscard(Op, frozen=True, array_like=True, tag=10):
+    """An upload failed: free those of its chunks that no record refers to."""
+
+    digests: tuple[bytes, ...]
+
+
+class Inspect(Op, frozen=True, array_like=True, tag=11):
+    """For the divergence view: the owned record and, by target, the hinted ones; no bytes."""
+
+    incarnation: bytes
+    key: bytes
+
+
+class Reply(msgspec.Struct, frozen=True, array_like=True):
+    """One answer."""
+
+
+class ReadReply(Reply, frozen=True, array_like=True, tag=1):
+    """`awaiting`: members known to hold hints for this node that it has not been given yet."""
+
+    record: Record
+    awaiting: tuple[str, ...] = ()
+
+
+class MergeReply(Reply, frozen=True, array_like=True, tag=2):
+    """The context held after the merge is on disk."""
+
+    context: dict[str, int]
+
+
+class CoordinateReply(Reply, frozen=True, array_like=True, tag=3):
+    """As `dynamo.coordinator.requests.Written`."""
+
+    coordinator: str
+    clocks: dict[str, dict[str, int]]
+    replicas: tuple[str, ...]
+    context: dict[str, int]
+    version: Version | None
+
+
+class ScanReply(Reply, frozen=True, array_like=True, tag=4):
+    """Keys with stripped records; `done`: there are no more in the range."""
+
+    entries: tuple[tuple[bytes, Record], ...]
+    done: bool
+
+
+class BucketsReply(Reply, frozen=True, array_like=True, tag=5):
+    buckets: tuple[Bucket, ...]
+    done: bool = True
+
+
+class BucketMade(Reply, frozen=True, array_like=True, tag=6):
+    coordinator: str
+    bucket: Bucket
+    new: bool
+
+
+class ChunksReply(Reply, frozen=True, array_like=True, tag=7):
+    digests: tuple[bytes, ...]
+
+
+class InspectReply(Reply, frozen=True, array_like=True, tag=8):
+    record: Record
+    hinted: dict[str, Record]
+
+
+class Fault(Reply, frozen=True, array_like=True, tag=99):
+    """An error, as its stable code, its sentence and the data needed to raise it again."""
+
+    code: str
+    detail: str
+    numbers: tuple[int, ...] = ()
+    digests: tuple[bytes, ...] = ()
+    texts: tuple[str, ...] = ()
+
+
+AnyOp = (
+    Read
+    | Merge
+    | Coordinate
+    | Scan
+    | BucketRead
+    | BucketMerge
+    | BucketList
+    | BucketMake
+    | ChunksMissing
+    | ChunksDiscard
+    | Inspect
+)
+AnyReply = (
+    ReadReply
+    | MergeReply
+    | CoordinateReply
+    | ScanReply
+    | BucketsReply
+    | BucketMade
+    | ChunksReply
+    | InspectReply
+    | Fault
+)
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """Who a node is and what it knows of the one that asks; the body of GET /peer/hello.
+
+    `cluster_name`, `partitions` and `format` must agree between members. `actor` is empty until
+    the node has one. `boot` changes with each start of the process. `hints` says how many hints
+    this node holds for each other. `your_actor` is the last actor it saw under the asker's name.
+    """
+
+    name: str
+    cluster_name: str
+    partitions: int
+    zone: str
+    weight: float
+    api: str
+    cluster: str
+    actor: str
+    boot: str
+    joined: bool
+    hints: dict[str, int]
+    buckets: str
+    objects: int
+    bytes: int
+    your_actor: str = ""
+    members: tuple[str, ...] = ()
+    format: int = 1
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_ops = msgspec.msgpack.Decoder(list[AnyOp])
+_replies = msgspec.msgpack.Decoder(list[AnyReply])
+
+
+def encode(batch: Sequence[Op] | Sequence[Reply]) -> bytes:
+    """A batch as bytes."""
+    return FORMAT + _encode(batch)
+
+
+def decode_ops(data: bytes) -> list[AnyOp]:
+    """The operations of a request body; `PeerBroke` if it is not one."""
+    return _decode(_ops, data)
+
+
+def decode_replies(data: bytes) -> list[AnyReply]:
+    """The replies of an answer; `PeerBroke` if it is not one."""
+    return _decode(_replies, data)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[list[msgspec.Struct]], data: bytes) -> list:  # type: ignore[type-arg]
+    if data[:1] != FORMAT:
+        raise PeerBroke("peer", "sent a batch of unknown format")
+    try:
+        return decoder.decode(memoryview(data)[1:])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise PeerBroke("peer", f"sent a batch that does not decode: {error}") from error
+
+
+def fault(error: DynamoError) -> Fault:
+    """An error as a reply."""
+    if isinstance(error, MissingChunks):
+        return Fault(error.code, str(error), digests=error.digests)
+    if isinstance(error, QuorumNotMet):
+        return Fault(
+            error.code,
+            str(error),
+            numbers=(error.answered, error.needed),
+            texts=(error.operation, error.why),
+        )
+    if isinstance(error, Overloaded):
+        return Fault(error.code, str(error), texts=(error.queue,))
+    return Fault(error.code, str(error))
+
+
+def raised(peer: str, reply: Fault) -> DynamoError:
+    """The error that a `Fault` from `peer` stands for."""
+    if reply.code == MissingChunks.code:
+        return MissingChunks(reply.digests)
+    if reply.code == QuorumNotMet.code and len(reply.numbers) == 2 and len(reply.texts) == 2:
+        return QuorumNotMet(reply.texts[0], *reply.numbers, reply.texts[1])
+    if reply.code == Overloaded.code and reply.texts:
+        return Overloaded(f"{peer}'s {reply.texts[0]}")
+    for kind in (StorageFull, Corrupt, NotReady, StorageFault):
+        if reply.code == kind.code:
+            return kind(f"{peer}: {reply.detail}")
+    return PeerBroke(peer, reply.detail)
