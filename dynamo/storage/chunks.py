@@ -1,0 +1,295 @@
+"""Chunks: immutable pieces of bodies, each named by the blake3 digest of its bytes.
+
+What it keeps: bytes that do not match their name are neither stored nor served; `write` answers
+when the chunk would survive a power cut, also if somebody else stored it a moment ago; a reader
+never sees half a chunk; a full disk leaves no trace of what did not fit. A chunk is written once,
+so two writers of one name cannot differ. Writing over a damaged chunk heals it.
+
+On disk a chunk is `xx/<digest in hex>`, xx being the first two digits, and is made in `tmp/`:
+write, fsync, rename, fsync of the directory (Pillai et al., "All file systems are not created
+equal", 2014, say why each step is there). `delete` needs no sync: what comes back after a crash
+is swept at the next start.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from typing import Protocol
+
+from blake3 import blake3
+from twisted.internet.defer import Deferred
+
+from dynamo.errors import Corrupt, MissingChunks, StorageFault, StorageFull
+from dynamo.storage.files import bytes_free, is_full, sync_directory, write_durably
+from dynamo.storage.threads import Run, run_here
+
+DIGEST_BYTES = 32
+
+
+def digest_of(data: bytes) -> bytes:
+    """The name of a chunk."""
+    return blake3(data).digest()
+
+
+class Chunks(Protocol):
+    """The port. `has` and `delete` block shortly and may be called from the committing thread."""
+
+    def write(self, digest: bytes, data: bytes) -> Deferred[None]:
+        """Stores a chunk durably; nothing to do if it is there. Fails with `Corrupt` if `data`
+        is not what `digest` names, with `StorageFull` if there is no room."""
+
+    def read(self, digest: bytes) -> Deferred[bytes]:
+        """The bytes, verified. Fails with `MissingChunks` or `Corrupt`."""
+
+    def has(self, digest: bytes) -> bool:
+        """Whether the chunk is there (not whether it is whole)."""
+
+    def delete(self, digest: bytes) -> None:
+        """Removes the chunk; nothing happens if it is not there."""
+
+    def sweep(self, keep: Callable[[bytes], bool]) -> int:
+        """At start, before any other call: removes what an earlier run left unfinished and every
+        chunk `keep` does not want. Returns how many files went. Blocks."""
+
+    def bytes_used(self) -> int:
+        """Bytes of all chunks, kept up to date since `sweep` counted them."""
+
+
+class MemoryChunks:
+    """The `Chunks` in memory, for tests and the simulator.
+
+    `stored` is public: a test may flip bits in it, and a restarted node may be handed it.
+    `bytes_max` may be changed at any time to fill the disk or make room.
+    """
+
+    def __init__(
+        self,
+        run: Run = run_here,
+        *,
+        stored: dict[bytes, bytes] | None = None,
+        bytes_max: int | None = None,
+    ) -> None:
+        self.stored = {} if stored is None else stored
+        self.bytes_max = bytes_max
+        self._run = run
+
+    def write(self, digest: bytes, data: bytes) -> Deferred[None]:
+        return self._run(partial(self._write, digest, data))
+
+    def read(self, digest: bytes) -> Deferred[bytes]:
+        return self._run(partial(self._read, digest))
+
+    def has(self, digest: bytes) -> bool:
+        return digest in self.stored
+
+    def delete(self, digest: bytes) -> None:
+        self.stored.pop(digest, None)
+
+    def sweep(self, keep: Callable[[bytes], bool]) -> int:
+        unwanted = [digest for digest in self.stored if not keep(digest)]
+        for digest in unwanted:
+            del self.stored[digest]
+        return len(unwanted)
+
+    def bytes_used(self) -> int:
+        return sum(map(len, self.stored.values()))
+
+    def _write(self, digest: bytes, data: bytes) -> None:
+        _verify(digest, data)
+        if self.stored.get(digest) == data:
+            return
+        if self.bytes_max is not None and self.bytes_used() + len(data) > self.bytes_max:
+            raise StorageFull
+        self.stored[digest] = data
+
+    def _read(self, digest: bytes) -> bytes:
+        data = self.stored.get(digest)
+        if data is None:
+            raise MissingChunks((digest,))
+        return _verify(digest, data)
+
+
+class _Shelf:
+    """One directory of chunks, and how far its names are known to be durable.
+
+    `named` counts renames into it and `synced` how many of them the last fsync covers, so that
+    writers who meet here share one. It starts unsynced: an earlier run may have died in between.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.naming = threading.Lock()
+        self._syncing = threading.Lock()
+        self.named = 1
+        self._synced = 0
+
+    def sync(self) -> None:
+        """Returns when every name given before the call is durable."""
+        wanted = self.named
+        with self._syncing:
+            if self._synced >= wanted:
+                return
+            covered = self.named
+            sync_directory(self.path)
+            self._synced = covered
+
+
+class FileChunks:
+    """The `Chunks` in `directory`; `run` is a small pool of threads.
+
+    `reserve_bytes` of the file system stay free: what is kept there for the ordered store, which
+    must be able to delete on a disk that chunks have filled.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str], run: Run, *, reserve_bytes: int = 0
+    ) -> None:
+        self._directory = os.path.abspath(os.fspath(directory))
+        self._run = run
+        self._reserve_bytes = reserve_bytes
+        self._temp = os.path.join(self._directory, "tmp")
+        self._shelves = [
+            _Shelf(os.path.join(self._directory, f"{number:02x}")) for number in range(256)
+        ]
+        self._numbers = count()
+        self._used = 0
+        self._counting = threading.Lock()
+        self._make_directories()
+
+    def write(self, digest: bytes, data: bytes) -> Deferred[None]:
+        return self._run(partial(self._write, digest, data))
+
+    def read(self, digest: bytes) -> Deferred[bytes]:
+        return self._run(partial(self._read, digest))
+
+    def has(self, digest: bytes) -> bool:
+        return os.path.exists(self._path(digest))
+
+    def delete(self, digest: bytes) -> None:
+        path = self._path(digest)
+        with self._shelves[digest[0]].naming:
+            size = _size(path)
+            if size is not None:
+                os.unlink(path)
+                self._count(-size)
+
+    def sweep(self, keep: Callable[[bytes], bool]) -> int:
+        removed = 0
+        for entry in os.scandir(self._temp):
+            os.unlink(entry.path)
+            removed += 1
+        used = 0
+        for shelf in self._shelves:
+            for entry in os.scandir(shelf.path):
+                digest = _named_by(entry.name)
+                if digest is None:
+                    continue  # Not ours.
+                if keep(digest):
+                    used += entry.stat().st_size
+                else:
+                    os.unlink(entry.path)
+                    removed += 1
+        with self._counting:
+            self._used = used
+        return removed
+
+    def bytes_used(self) -> int:
+        return self._used
+
+    def _write(self, digest: bytes, data: bytes) -> None:
+        _verify(digest, data)
+        shelf, path = self._shelves[digest[0]], self._path(digest)
+        try:
+            if not _holds(path, data):
+                self._check_room(len(data))
+                self._place(shelf, path, data)
+            shelf.sync()
+        except OSError as error:
+            raise _write_fault(error) from error
+
+    def _place(self, shelf: _Shelf, path: str, data: bytes) -> None:
+        """Puts the bytes under their name, whole or not at all."""
+        temp = os.path.join(self._temp, f"{os.path.basename(path)}.{next(self._numbers)}")
+        try:
+            write_durably(temp, data)
+            with shelf.naming:
+                replaced = _size(path) or 0
+                os.rename(temp, path)
+                shelf.named += 1
+                self._count(len(data) - replaced)
+        except BaseException:
+            if os.path.exists(temp):
+                os.unlink(temp)
+            raise
+
+    def _read(self, digest: bytes) -> bytes:
+        try:
+            with open(self._path(digest), "rb", buffering=0) as file:
+                data = file.readall()
+        except FileNotFoundError:
+            raise MissingChunks((digest,)) from None
+        except OSError as error:
+            raise Corrupt(f"The chunk {digest.hex()} cannot be read: {error.strerror}") from error
+        return _verify(digest, data)
+
+    def _check_room(self, size: int) -> None:
+        if self._reserve_bytes and bytes_free(self._directory) - size < self._reserve_bytes:
+            raise StorageFull
+
+    def _make_directories(self) -> None:
+        try:
+            for path in (self._directory, self._temp, *(shelf.path for shelf in self._shelves)):
+                os.makedirs(path, exist_ok=True)
+            sync_directory(self._directory)
+            sync_directory(os.path.dirname(self._directory))
+        except OSError as error:
+            raise _write_fault(error) from error
+
+    def _path(self, digest: bytes) -> str:
+        return f"{self._shelves[digest[0]].path}/{digest.hex()}"
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._used += change
+
+
+def _verify(digest: bytes, data: bytes) -> bytes:
+    if digest_of(data) != digest:
+        raise Corrupt(f"The bytes of chunk {digest.hex()} are not what its name says.")
+    return data
+
+
+def _write_fault(error: OSError) -> StorageFault:
+    if is_full(error.errno):
+        return StorageFull()
+    return StorageFault(f"A chunk cannot be written: {error.strerror}")
+
+
+def _holds(path: str, data: bytes) -> bool:
+    """Whether exactly these bytes are there already; damaged ones are to be written anew."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.readall() == data
+    except OSError:
+        return False
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return None
+
+
+def _named_by(name: str) -> bytes | None:
+    """The digest a file name stands for, or None if it is no chunk's name."""
+    if len(name) != 2 * DIGEST_BYTES or name.lower() != name:
+        return None
+    try:
+        return bytes.fromhex(name)
+    except ValueError:
+        return None
