@@ -100,16 +100,18 @@ class LmdbEngine:
 
     def _attempt(self, jobs: Sequence[Job]) -> list[Any]:
         growing = not all(map(is_freeing, jobs))
-        if growing and self._free_bytes() < self._reserve_bytes // 2:
+        free = self._free_bytes() if growing else 0
+        if growing and free < self._reserve_bytes // 2:
             raise StorageFull
         txn: Any = None
         try:
             txn = self._env.begin(write=True)
+            spare = self._spare_bytes(txn) if growing else 0
             transaction = LmdbTransaction(txn, self._dbs)
             outcomes = [transaction.run(job) for job in jobs]
             if transaction.changed:
                 if growing:
-                    self._check_room(txn, transaction)
+                    self._check_room(transaction, free, spare)
                 ending, txn = txn, None  # A commit that fails has ended the transaction too.
                 ending.commit()
                 self._commits += 1
@@ -120,31 +122,32 @@ class LmdbEngine:
             if txn is not None:
                 txn.abort()
 
-    def _check_room(self, txn: Any, transaction: LmdbTransaction) -> None:
+    def _check_room(self, transaction: LmdbTransaction, free: int, spare: int) -> None:
         """Raises `StorageFull` if the commit could eat into the reserve.
 
         The estimate is high: each put may take its bytes and two pages more. Below the reserve a
-        commit passes only if the pages freed inside the file can take all of it; and as they may
-        lie too scattered for large values, only while half the reserve is left.
+        commit passes only if the pages that earlier ones freed inside the file can take all of
+        it; and as those may lie too scattered for large values, `_attempt` lets nothing grow
+        once half the reserve is gone.
         """
         growth = transaction.put_bytes + 2 * PAGE_BYTES * (transaction.puts + 8)
-        free = self._free_bytes()
-        if free - growth >= self._reserve_bytes:
-            return
-        in_file = (self._env.info()["last_pgno"] + 1) * PAGE_BYTES
-        if free < self._reserve_bytes // 2 or in_file - self._live_bytes(txn) < growth:
+        if free - growth < self._reserve_bytes and spare < growth:
             raise StorageFull
 
     def _free_bytes(self) -> int:
         """Room left to the store: on the file system, and in the map."""
-        in_map = self._map_bytes - (self._env.info()["last_pgno"] + 1) * PAGE_BYTES
-        return min(bytes_free(self._path), in_map)
+        return min(bytes_free(self._path), self._map_bytes - self._file_bytes())
 
-    def _live_bytes(self, txn: Any) -> int:
-        """Bytes of the pages the tables hold, this transaction's included."""
+    def _spare_bytes(self, txn: Any) -> int:
+        """Bytes of the pages inside the file that no table holds."""
         stats = [txn.stat(db) for db in self._dbs.values()]
-        pages: int = sum(s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats)
-        return pages * PAGE_BYTES
+        held: int = sum(s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats)
+        return self._file_bytes() - held * PAGE_BYTES
+
+    def _file_bytes(self) -> int:
+        """The part of the map the store has reached so far."""
+        reached: int = self._env.info()["last_pgno"] + 1
+        return reached * PAGE_BYTES
 
     def _write_fault(self, error: lmdb.Error) -> StorageFault:
         """What a failed commit means. LMDB reports a write cut short by a full disk as EIO."""

@@ -53,19 +53,19 @@ class MemoryView:
     """The tables as they were when the view was taken."""
 
     def __init__(self, tables: dict[str, Table]) -> None:
-        self._tables = dict(tables)
+        self.tables = dict(tables)
         self.closed = False
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """The value under `key`, or None."""
         self._check_open()
-        return self._tables[table].values.get(key)
+        return self.tables[table].values.get(key)
 
     def scan(
         self, table: str, start: bytes, stop: bytes | None = None
     ) -> Iterator[tuple[bytes, bytes]]:
         """Keys in [start, stop) with their values, in byte order; `stop=None` is the end."""
-        held = self._tables[table]
+        held = self.tables[table]
         at = bisect_left(held.keys, start)
         while at < len(held.keys) and (stop is None or held.keys[at] < stop):
             self._check_open()
@@ -130,17 +130,19 @@ class MemoryEngine:
     ) -> None:
         self.tables = {table: Table() for table in TABLES} if tables is None else tables
         self.bytes_max = bytes_max
-        self._view: weakref.ref[MemoryView] | None = None
+        self._views: list[weakref.ref[MemoryView]] = []
         self._closed = False
 
     def view(self) -> MemoryView:
         """The state as of the last commit; valid until control returns to the reactor."""
         self._check_open()
-        view = self._view() if self._view is not None else None
-        if view is None:
-            view = MemoryView(self.tables)
-            self._view = weakref.ref(view)
-        return view
+        while self._views and self._views[-1]() is None:
+            self._views.pop()
+        newest = self._views[-1]() if self._views else None
+        if newest is None or newest.tables != self.tables:
+            newest = MemoryView(self.tables)
+            self._views.append(weakref.ref(newest))
+        return newest
 
     def commit(self, jobs: Sequence[Job]) -> list[Any]:
         """Runs the jobs in order in one transaction; it is visible when this returns."""
@@ -153,8 +155,7 @@ class MemoryEngine:
 
     def close(self) -> None:
         """Closes the store and takes open views away; `tables` stays."""
-        view = self._view() if self._view is not None else None
-        if view is not None:
+        for view in self._held():
             view.closed = True
         self._closed = True
 
@@ -170,17 +171,20 @@ class MemoryEngine:
         return outcomes
 
     def _publish(self, transaction: MemoryTransaction) -> None:
-        held = self._view is not None and self._view() is not None
+        held = self._held()
         for name, changes in transaction.changes.items():
             if not changes:
                 continue
-            if held:
+            if any(view.tables[name] is self.tables[name] for view in held):
                 # Somebody looks at the old table: leave it to them.
                 self.tables[name] = self.tables[name].copy()
             for key, value in changes.items():
                 self.tables[name].set(key, value)
-        if transaction.changed:
-            self._view = None
+
+    def _held(self) -> list[MemoryView]:
+        """The views somebody still has."""
+        self._views = [watched for watched in self._views if watched() is not None]
+        return [view for watched in self._views if (view := watched()) is not None]
 
     def _check_open(self) -> None:
         if self._closed:
