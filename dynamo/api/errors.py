@@ -46,6 +46,12 @@ class NoSuchRoute(CallersFault):
     code = "no_such_route"
 
 
+class NoSuchVersion(CallersFault):
+    """The file is there, and none of its versions has this id."""
+
+    code = "no_such_version"
+
+
 class MethodNotAllowed(CallersFault):
     """The path is served, by other methods: `allowed`."""
 
@@ -61,6 +67,7 @@ STATUSES: dict[type[BaseException], int] = {
     NoSuchBucket: 404,
     NoSuchFile: 404,
     NoSuchRoute: 404,
+    NoSuchVersion: 404,
     MethodNotAllowed: 405,
     BucketExists: 409,
     FileExists: 409,

@@ -1,17 +1,18 @@
 """The faces of a node behind one listening port.
 
-    site(documented.app, resource.app, ..., reactor=reactor, body_limit=limit)
+    site(DocumentedFace(coordinator, status).app, ResourceFace(coordinator).app,
+         reactor=reactor, body_limit=limit)
 
-Each face is a Klein app. Their routes are gathered into one map, in which a path is what the
-client sent: still percent-encoded, no slashes merged, nothing redirected. A handler gets the
-encoded pieces and decodes them once (`dynamo.core.names.decode_path`).
+Each face is a Klein app, best a `Face`. Their routes are gathered into one map, in which a path
+is what the client sent: still percent-encoded, no slashes merged, nothing redirected. A handler
+gets the encoded pieces and decodes them once (`dynamo.core.names.decode_path`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 from wsgiref.handlers import format_date_time
 
@@ -29,6 +30,8 @@ from dynamo.api.request import NO_BODY, Request
 
 SERVER = b"dynamo"
 
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
 Observer = Callable[[str, str, int, float], None]
 """Told of every answered request: route, method, status, seconds."""
 
@@ -41,11 +44,17 @@ class Rest(BaseConverter):
     part_isolating = False
 
 
-def face() -> Klein:
-    """An empty Klein app for one face; its routes may use `<rest:name>`."""
-    app = Klein()
-    app.url_map.converters["rest"] = Rest
-    return app
+class Face(Klein):
+    """A Klein app for one face. Its routes may use `<rest:name>`, and may return an `Answer`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.url_map.converters["rest"] = Rest
+
+    if TYPE_CHECKING:
+
+        def route(self, url: str, **options: Any) -> Callable[[Handler], Handler]:  # type: ignore[override]
+            """As in Klein, whose own type knows no `Answer`."""
 
 
 class Router(Resource):
@@ -69,6 +78,7 @@ class Router(Resource):
         for index, app in enumerate(apps):
             for rule in app.url_map.iter_rules():
                 copy = rule.empty()
+                copy.strict_slashes = copy.merge_slashes = False
                 copy.endpoint = (index, rule.endpoint)
                 self._map.add(copy)
         self._map.update()
