@@ -18,8 +18,9 @@ from dynamo.core.record import Context, Record, Version
 class ByteSource(Protocol):
     """A body as it arrives."""
 
-    length: int | None
-    """Bytes announced, None if unknown (chunked)."""
+    @property
+    def length(self) -> int | None:
+        """Bytes announced, None if unknown (chunked)."""
 
     async def read(self, size: int) -> bytes:
         """The next bytes, exactly `size` of them unless the end comes first; b"" at the end.

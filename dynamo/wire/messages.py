@@ -8,7 +8,7 @@ its reply and leaves the others alone. docs/PROTOCOL.md lists them all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -27,6 +27,8 @@ from dynamo.errors import (
 )
 
 FORMAT = b"\x01"
+
+T = TypeVar("T")
 
 
 class Op(msgspec.Struct, frozen=True, array_like=True):
@@ -120,7 +122,7 @@ class ChunksDiscard(Op, frozen=True, array_like=True, tag=10):
 
 
 class Inspect(Op, frozen=True, array_like=True, tag=11):
-    """For the divergence view: the owned record and, by target, the hinted ones; no bytes."""
+    """For the divergence view: owned and held copies apart; no bytes."""
 
     incarnation: bytes
     key: bytes
@@ -154,10 +156,11 @@ class CoordinateReply(Reply, frozen=True, array_like=True, tag=3):
 
 
 class ScanReply(Reply, frozen=True, array_like=True, tag=4):
-    """Keys with stripped records; `done`: there are no more in the range."""
+    """Keys with stripped records; `done`: there are no more. `awaiting` as in `ReadReply`."""
 
     entries: tuple[tuple[bytes, Record], ...]
     done: bool
+    awaiting: tuple[str, ...] = ()
 
 
 class BucketsReply(Reply, frozen=True, array_like=True, tag=5):
@@ -176,8 +179,11 @@ class ChunksReply(Reply, frozen=True, array_like=True, tag=7):
 
 
 class InspectReply(Reply, frozen=True, array_like=True, tag=8):
-    record: Record
-    hinted: dict[str, Record]
+    """The owned record, the copy held for others, and who has yet to be told of the key."""
+
+    owned: Record
+    held: Record
+    hint_for: tuple[str, ...]
 
 
 class Fault(Reply, frozen=True, array_like=True, tag=99):
@@ -217,11 +223,12 @@ AnyReply = (
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """Who a node is and what it knows of the one that asks; the body of GET /peer/hello.
+    """Who a node is and what it knows; the body of GET /peer/hello, as JSON.
 
     `cluster_name`, `partitions` and `format` must agree between members. `actor` is empty until
-    the node has one. `boot` changes with each start of the process. `hints` says how many hints
-    this node holds for each other. `your_actor` is the last actor it saw under the asker's name.
+    the node has one; `actors` is the last actor it saw under each member's name. `boot` changes
+    with each start of the process. `peers` are the cluster addresses it knows. `hints` says how
+    many hints it holds for each member, `buckets` is a digest of all bucket states.
     """
 
     name: str
@@ -234,12 +241,12 @@ class Hello(msgspec.Struct, frozen=True):
     actor: str
     boot: str
     joined: bool
+    actors: dict[str, str]
+    peers: tuple[str, ...]
     hints: dict[str, int]
     buckets: str
     objects: int
     bytes: int
-    your_actor: str = ""
-    members: tuple[str, ...] = ()
     format: int = 1
 
 
@@ -263,7 +270,7 @@ def decode_replies(data: bytes) -> list[AnyReply]:
     return _decode(_replies, data)
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[list[msgspec.Struct]], data: bytes) -> list:  # type: ignore[type-arg]
+def _decode(decoder: msgspec.msgpack.Decoder[list[T]], data: bytes) -> list[T]:
     if data[:1] != FORMAT:
         raise PeerBroke("peer", "sent a batch of unknown format")
     try:
@@ -300,3 +307,19 @@ def raised(peer: str, reply: Fault) -> DynamoError:
         if reply.code == kind.code:
             return kind(f"{peer}: {reply.detail}")
     return PeerBroke(peer, reply.detail)
+
+
+_hello = msgspec.json.Decoder(Hello)
+
+
+def encode_hello(hello: Hello) -> bytes:
+    """A hello as JSON: readable with curl."""
+    return msgspec.json.encode(hello)
+
+
+def decode_hello(data: bytes) -> Hello:
+    """The hello in an answer's body; `PeerBroke` if it is not one."""
+    try:
+        return _hello.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise PeerBroke("peer", f"said no proper hello: {error}") from error

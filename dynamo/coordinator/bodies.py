@@ -1,0 +1,266 @@
+"""Bodies on their way in and out.
+
+In: up to `INLINE_MAX` bytes travel inside the record. Larger bodies are cut into chunks of
+`CHUNK_BYTES`, each named by its BLAKE3 digest and sent to all targets while the next one arrives;
+a target that falls more than `LAG_MAX` chunks behind is left to hinted handoff, and when fewer
+than W keep up, the client is made to wait. Out: chunk after chunk, verified, from whoever has it,
+one fetched ahead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from random import Random
+from typing import Any
+
+import attrs
+from blake3 import blake3
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from dynamo.coordinator.requests import Upload
+from dynamo.core.record import Draft, Version
+from dynamo.errors import BadRequest, DynamoError, QuorumNotMet, StorageFull, TooLarge
+from dynamo.ports import ClusterView, Replica
+from dynamo.replica.transfer import fetch
+from dynamo.wire import messages
+
+INLINE_MAX = 64 * 1024
+CHUNK_BYTES = 1024 * 1024
+WINDOW = 3
+LAG_MAX = 6
+STREAMS_MAX = 32
+
+
+@attrs.frozen
+class Staged:
+    """A body that is already here, as the draft it became; stands in for a `ByteSource`."""
+
+    draft: Draft
+
+    @property
+    def length(self) -> int | None:
+        return self.draft.size
+
+    async def read(self, size: int) -> bytes:
+        raise AssertionError("a staged body is not read again")
+
+
+@attrs.define(eq=False)
+class Bodies:
+    """Takes bodies in and gives them out for this node's clients.
+
+    `rng` makes the ids of writes. `max_bytes` is the largest object.
+    """
+
+    view: ClusterView
+    clock: IReactorTime
+    rng: Random
+    max_bytes: int
+    timeout: float
+    _streams: DeferredSemaphore = attrs.field(factory=lambda: DeferredSemaphore(STREAMS_MAX))
+
+    async def take(self, upload: Upload, targets: Sequence[str], needed: int) -> Draft:
+        """Reads a body to its end, its chunks on at least `needed` of `targets`.
+
+        Raises `TooLarge`, `BadRequest("digest_mismatch")`, `QuorumNotMet`, `StorageFull`.
+        """
+        if upload.body.length is not None and upload.body.length > self.max_bytes:
+            raise TooLarge("body", self.max_bytes)
+        first = await upload.body.read(INLINE_MAX + 1)
+        if len(first) <= INLINE_MAX:
+            _Digests(upload).check(first)
+            return self._draft(upload, len(first), blake3(first).hexdigest(), body=first)
+        await self._streams.acquire()
+        try:
+            return await self._take_chunks(upload, first, targets, needed)
+        finally:
+            self._streams.release()
+
+    async def _take_chunks(
+        self, upload: Upload, first: bytes, targets: Sequence[str], needed: int
+    ) -> Draft:
+        spread = ChunkSpread([self.view.replica(t) for t in targets], needed, self.clock)
+        digests = _Digests(upload)
+        whole = blake3()
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            piece = first + await upload.body.read(CHUNK_BYTES - len(first))
+            while piece:
+                size += len(piece)
+                if size > self.max_bytes:
+                    raise TooLarge("body", self.max_bytes)
+                digest = blake3(piece).digest()
+                digests.update(piece)
+                if chunks or len(piece) == CHUNK_BYTES:
+                    whole.update(piece)
+                chunks.append(digest)
+                spread.send(digest, piece)
+                await spread.room(self.timeout)
+                piece = await upload.body.read(CHUNK_BYTES)
+            digests.finish()
+            await spread.finish(self.timeout)
+        except BaseException:
+            self._discard(targets, chunks)
+            raise
+        etag = whole.hexdigest() if size >= CHUNK_BYTES else chunks[0].hex()
+        return self._draft(upload, size, etag, chunk_size=CHUNK_BYTES, chunks=tuple(chunks))
+
+    def _discard(self, targets: Sequence[str], chunks: list[bytes]) -> None:
+        """The upload failed: what came of it is freed wherever it went."""
+        for name in targets:
+            freed = self.view.replica(name).call(messages.ChunksDiscard(tuple(chunks)))
+            freed.addErrback(lambda _: None)  # a node that is away sweeps when it comes back
+
+    def _draft(self, upload: Upload, size: int, etag: str, **stored: Any) -> Draft:
+        return Draft(
+            write=self.rng.randbytes(12),
+            size=size,
+            etag=etag,
+            content_type=upload.content_type,
+            meta=dict(upload.meta),
+            **stored,
+        )
+
+    async def out(
+        self, version: Version, start: int, stop: int, holders: Sequence[Replica]
+    ) -> AsyncIterator[bytes]:
+        """The bytes [start, stop) of a version, verified, piece by piece."""
+        if not version.chunk_size:
+            yield version.body[start:stop]
+            return
+        step = version.chunk_size
+        ahead: Deferred[bytes] | None = None
+        try:
+            last = (stop - 1) // step if stop > start else start // step - 1
+            for i in range(start // step, last + 1):
+                if ahead is None:
+                    ahead = self._chunk(version.chunks[i], holders)
+                now, ahead = ahead, None
+                if i < last:
+                    ahead = self._chunk(version.chunks[i + 1], holders)
+                data = await now
+                low, high = max(start - i * step, 0), min(stop - i * step, step)
+                yield data if high - low == len(data) else data[low:high]
+        finally:
+            if ahead is not None:
+                ahead.addErrback(lambda _: None)
+                ahead.cancel()
+
+    def _chunk(self, digest: bytes, holders: Sequence[Replica]) -> Deferred[bytes]:
+        return Deferred.fromCoroutine(fetch(digest, holders))
+
+
+class ChunkSpread:
+    """Chunks on their way to several replicas, each at its own pace within bounds."""
+
+    def __init__(self, targets: Sequence[Replica], needed: int, clock: IReactorTime) -> None:
+        self._open: dict[str, int] = {t.name: 0 for t in targets}
+        self._replicas = {t.name: t for t in targets}
+        self._needed = needed
+        self._clock = clock
+        self._faults: dict[str, str] = {}
+        self._full = False
+        self._waiter: Deferred[None] | None = None
+
+    def send(self, digest: bytes, data: bytes) -> None:
+        """Sends one chunk to everyone that has kept up so far."""
+        for name in list(self._open):
+            if self._open[name] >= LAG_MAX:
+                self._drop(name, "too slow")
+                continue
+            self._open[name] += 1
+            sent = self._replicas[name].write_chunk(digest, data)
+            sent.addCallbacks(self._sent, self._failed, callbackArgs=(name,), errbackArgs=(name,))
+        self._require()
+
+    async def room(self, timeout: float) -> None:
+        """Waits until `needed` targets are at most `WINDOW` chunks behind."""
+        await self._until(WINDOW, self._needed, timeout)
+
+    async def finish(self, timeout: float) -> None:
+        """Waits until `needed` targets have all of it, and a little for the others."""
+        await self._until(0, self._needed, timeout)
+        if len(self._open) > self._needed:
+            try:
+                await self._until(0, len(self._open), min(timeout, 1.0))
+            except QuorumNotMet:
+                self._require()
+
+    async def _until(self, behind: int, needed: int, timeout: float) -> None:
+        deadline = self._clock.seconds() + timeout
+        while True:
+            self._require()
+            if sum(1 for left in self._open.values() if left <= behind) >= min(
+                needed, len(self._open)
+            ):
+                return
+            self._waiter = Deferred()
+            left = deadline - self._clock.seconds()
+            self._waiter.addTimeout(max(left, 0.001), self._clock, self._timed_out)
+            await self._waiter
+
+    def _timed_out(self, result: Any, seconds: float) -> Any:
+        if isinstance(result, Failure) and result.check(CancelledError):
+            done = sum(1 for left in self._open.values() if not left)
+            raise QuorumNotMet("write", done, self._needed, "chunks are not taken in time")
+        return result
+
+    def _sent(self, _: None, name: str) -> None:
+        if name in self._open:
+            self._open[name] -= 1
+        self._wake()
+
+    def _failed(self, failure: Failure, name: str) -> None:
+        self._full = self._full or failure.check(StorageFull) is not None
+        self._drop(name, failure.getErrorMessage())
+        self._wake()
+
+    def _drop(self, name: str, why: str) -> None:
+        if self._open.pop(name, None) is not None:
+            self._faults[name] = why
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.called:
+            waiter.callback(None)
+
+    def _require(self) -> None:
+        if len(self._open) < self._needed:
+            why = "; ".join(f"{name}: {fault}" for name, fault in sorted(self._faults.items()))
+            error: DynamoError = QuorumNotMet("write", len(self._open), self._needed, why)
+            raise StorageFull(f"Too few nodes have room ({why}).") if self._full else error
+
+
+class _Digests:
+    """What the client said its body's digests are, and what they turn out to be."""
+
+    def __init__(self, upload: Upload) -> None:
+        self._claims = []
+        for name, claim in (("md5", upload.md5), ("sha256", upload.sha256)):
+            if claim is not None:
+                running = hashlib.new(name, usedforsecurity=False)
+                self._claims.append((name, running, claim))
+
+    def update(self, data: bytes) -> None:
+        for _, running, _ in self._claims:
+            running.update(data)
+
+    def finish(self) -> None:
+        """Raises `BadRequest("digest_mismatch")` unless every claim holds."""
+        for name, running, claim in self._claims:
+            if running.digest() != claim:
+                raise BadRequest(
+                    "digest_mismatch",
+                    f"The body's {name.upper()} is {running.hexdigest()}, "
+                    f"not {claim.hex()} as the request says; nothing was stored.",
+                )
+
+    def check(self, data: bytes) -> None:
+        """All of it for a body that is here whole."""
+        if self._claims:
+            self.update(data)
+            self.finish()

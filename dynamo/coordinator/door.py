@@ -1,0 +1,248 @@
+"""Every client operation, from any node: the `Coordinator` the faces call.
+
+It puts the parts together and decides nothing of its own: terms from bucket and request, a write
+through `Writer`, a read through `Reader`, bodies through `Bodies`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal
+
+import attrs
+
+from dynamo.coordinator.bodies import Bodies, Staged
+from dynamo.coordinator.buckets import Buckets
+from dynamo.coordinator.listing import Lister
+from dynamo.coordinator.reads import Reader
+from dynamo.coordinator.requests import Found, Options, Page, Upload, Written
+from dynamo.coordinator.terms import Defaults, Terms, settle
+from dynamo.coordinator.writes import Writer
+from dynamo.core.buckets import Bucket, Properties
+from dynamo.core.preference import Preference, prefer
+from dynamo.core.record import Context, Draft, Version
+from dynamo.errors import FileExists, NoSuchFile, NotReady, QuorumNotMet
+from dynamo.ports import ClusterView
+from dynamo.replica.transfer import fetch, supply
+from dynamo.wire import messages
+from dynamo.wire.messages import BucketMake, Coordinate, CoordinateReply
+
+
+@attrs.define(eq=False)
+class Door:
+    """See the module; the parts are made by the composition root."""
+
+    name: str
+    view: ClusterView
+    defaults: Defaults
+    buckets: Buckets
+    writer: Writer
+    reader: Reader
+    bodies: Bodies
+    lister: Lister
+
+    async def create_bucket(self, name: str, properties: Properties) -> tuple[str, Bucket]:
+        self._require_joined()
+        made = await self.buckets.change(_make(name, "create", properties))
+        return made.coordinator, made.bucket
+
+    async def put_bucket(self, name: str, properties: Properties) -> tuple[str, Bucket, bool]:
+        self._require_joined()
+        made = await self.buckets.change(_make(name, "put", properties))
+        return made.coordinator, made.bucket, made.new
+
+    async def delete_bucket(self, name: str) -> tuple[str, Bucket]:
+        self._require_joined()
+        made = await self.buckets.change(_make(name, "delete", Properties()))
+        return made.coordinator, made.bucket
+
+    async def find_bucket(self, name: str) -> Bucket:
+        self._require_joined()
+        return await self.buckets.find(name)
+
+    async def list_buckets(self) -> list[Bucket]:
+        self._require_joined()
+        states = self.buckets.table.states
+        return [states[name] for name in sorted(states) if states[name].exists]
+
+    async def put(
+        self,
+        bucket: str,
+        key: str,
+        upload: Upload,
+        *,
+        context: Context | None = None,
+        options: Options,
+        expect: Literal["any", "absent", "present"] = "any",
+    ) -> Written:
+        found, terms = await self._settle(bucket, options, "write")
+        raw = key.encode()
+        if expect != "any":
+            await self._expect(found, key, terms, expect)
+        preference = self._prefer(found.incarnation, raw, terms)
+        needed = min(terms.w, len(preference.targets))
+        if needed < terms.w and not preference.spares:
+            gone = ", ".join(preference.missed)
+            raise QuorumNotMet("write", 0, terms.w, f"not alive: {gone}")
+        names = [t.name for t in preference.targets]
+        if isinstance(upload.body, Staged):
+            draft = await self._hand_out(upload.body.draft, names)
+        else:
+            draft = await self.bodies.take(upload, names, needed)
+        return await self._write(found, raw, draft, context, terms)
+
+    async def stage(self, upload: Upload) -> Upload:
+        self._require_joined()
+        draft = await self.bodies.take(upload, [self.name], 1)
+        return attrs.evolve(upload, body=Staged(draft))
+
+    async def delete(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        context: Context | None = None,
+        options: Options,
+        expect: Literal["any", "present"] = "any",
+    ) -> Written:
+        found, terms = await self._settle(bucket, options, "delete")
+        if expect != "any":
+            await self._expect(found, key, terms, expect)
+        return await self._write(found, key.encode(), None, context, terms)
+
+    async def get(self, bucket: str, key: str, *, options: Options) -> Found:
+        found, terms = await self._settle(bucket, options, "read")
+        answers = await self.reader.read(found.incarnation, key.encode(), terms, True)
+        return Found(
+            bucket=found,
+            key=key,
+            coordinator=self.name,
+            replicas=answers.replicas,
+            record=answers.record,
+            clocks={name: record.context for name, record in answers.records.items()},
+        )
+
+    def stream(self, found: Found, version: Version, start: int, stop: int) -> AsyncIterator[bytes]:
+        ring = self.view.ring
+        ranking = ring.ranking(ring.partition(found.bucket.incarnation, found.key.encode()))
+        # Who answered holds it most likely; then everyone else it may have been written to.
+        names = [*found.replicas, *(n for n in ranking if n not in found.replicas)]
+        if self.name in names:
+            names.remove(self.name)
+            names.insert(0, self.name)
+        holders = [self.view.replica(name) for name in names if self.view.is_healthy(name)]
+        return self.bodies.out(version, start, stop, holders)
+
+    async def list(
+        self,
+        bucket: str,
+        *,
+        prefix: str,
+        delimiter: str,
+        start_after: str,
+        limit: int,
+        options: Options,
+    ) -> Page:
+        found, terms = await self._settle(bucket, options, "listing")
+        return await self.lister.page(
+            found.incarnation,
+            terms,
+            prefix=prefix,
+            delimiter=delimiter,
+            start_after=start_after,
+            limit=limit,
+        )
+
+    async def inspect(
+        self, bucket: str, key: str
+    ) -> tuple[int, Preference, dict[str, messages.InspectReply | Exception]]:
+        """Where a key lies and what each of its nodes holds right now."""
+        found, terms = await self._settle(bucket, Options(), "look-up")
+        raw = key.encode()
+        ring = self.view.ring
+        preference = self._prefer(found.incarnation, raw, terms)
+        asked = [*preference.owners, *(t.name for t in preference.targets if t.stand_in_for)]
+        replies: dict[str, messages.InspectReply | Exception] = {}
+        for name in asked:
+            call = self.view.replica(name).call(messages.Inspect(found.incarnation, raw))
+            call.addTimeout(min(terms.timeout, 2.0), self.reader.clock)
+            try:
+                reply = await call
+                assert isinstance(reply, messages.InspectReply)
+                replies[name] = reply
+            except Exception as error:
+                replies[name] = error
+        return ring.partition(found.incarnation, raw), preference, replies
+
+    # Parts of the operations.
+
+    def _require_joined(self) -> None:
+        if not self.view.joined:
+            raise NotReady(self.view.why_not_joined())
+
+    async def _settle(self, bucket: str, options: Options, operation: str) -> tuple[Bucket, Terms]:
+        self._require_joined()
+        found = await self.buckets.find(bucket)
+        members = len(self.view.ring.members)
+        return found, settle(options, found.properties, self.defaults, members, operation)
+
+    def _prefer(self, incarnation: bytes, key: bytes, terms: Terms) -> Preference:
+        ring = self.view.ring
+        ranking = ring.ranking(ring.partition(incarnation, key))
+        return prefer(ranking, terms.n, self.view.is_healthy, terms.strict)
+
+    async def _expect(
+        self, bucket: Bucket, key: str, terms: Terms, expect: Literal["absent", "present"]
+    ) -> None:
+        answers = await self.reader.read(bucket.incarnation, key.encode(), terms, False)
+        there = bool(answers.record.live())
+        if there and expect == "absent":
+            raise FileExists(bucket.name, key)
+        if not there and expect == "present":
+            raise NoSuchFile(bucket.name, key)
+
+    async def _hand_out(self, draft: Draft, names: Sequence[str]) -> Draft:
+        """Sends a staged body's chunks to those that will hold the record."""
+        here = self.view.replica(self.name)
+        for name in names:
+            if name != self.name and draft.chunks:
+                await supply(
+                    self.view.replica(name), draft.chunks, lambda digest: fetch(digest, [here])
+                )
+        return draft
+
+    async def _write(
+        self,
+        bucket: Bucket,
+        key: bytes,
+        draft: Draft | None,
+        context: Context | None,
+        terms: Terms,
+    ) -> Written:
+        reply: CoordinateReply = await self.writer.write(
+            Coordinate(
+                bucket.incarnation,
+                key,
+                draft,
+                None if context is None else dict(context),
+                terms.n,
+                terms.w,
+                terms.strict,
+                terms.latest,
+                terms.timeout,
+            )
+        )
+        return Written(
+            coordinator=reply.coordinator,
+            clocks=reply.clocks,
+            replicas=reply.replicas,
+            context=reply.context,
+            version=reply.version,
+        )
+
+
+def _make(
+    name: str, change: Literal["create", "put", "delete"], properties: Properties
+) -> BucketMake:
+    p = properties
+    return BucketMake(name, change, p.n, p.r, p.w, p.conflicts, p.quorum)

@@ -1,0 +1,241 @@
+"""A bucket's keys in order, page by page.
+
+Enough nodes are asked that every partition is heard R times; each scans its keys in order, and
+the scans are merged as far as all of them have come. What is listed is what a read of each key
+would find: the merge of R records with a live version in it. A key that was written before the
+page was begun and not deleted since is on it, whichever nodes came and went meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import attrs
+from twisted.internet.interfaces import IReactorTime
+
+from dynamo.coordinator.requests import Listed, Page
+from dynamo.coordinator.terms import Terms
+from dynamo.core.clock import wall_ms_of
+from dynamo.core.cover import cover
+from dynamo.core.record import EMPTY, Record
+from dynamo.errors import PeerFault, QuorumNotMet
+from dynamo.ports import ClusterView
+from dynamo.wire import messages
+
+FETCH = 1000
+FETCH_GROUPED = 100
+AFTER_ALL = b"\xff"
+"""UTF-8 has no such byte: appended to a prefix it sorts behind every key with that prefix."""
+
+
+@attrs.define(eq=False)
+class Lister:
+    """Lists buckets on behalf of this node's clients."""
+
+    view: ClusterView
+    clock: IReactorTime
+    _covers: dict[object, tuple[str, ...] | None] = attrs.field(factory=dict)
+
+    async def page(
+        self,
+        incarnation: bytes,
+        terms: Terms,
+        *,
+        prefix: str,
+        delimiter: str,
+        start_after: str,
+        limit: int,
+    ) -> Page:
+        """At most `limit` entries after `start_after`; raises `QuorumNotMet`."""
+        avoided: set[str] = set()
+        while True:
+            nodes = self._cover(terms, frozenset(avoided))
+            if nodes is None:
+                raise QuorumNotMet("listing", 0, terms.r, f"no use: {', '.join(sorted(avoided))}")
+            merge = Merge(self._scans(incarnation, terms, nodes, prefix, start_after, delimiter))
+            try:
+                return await _collect(merge, prefix, delimiter, start_after, limit)
+            except _NoUse as failed:
+                avoided.add(failed.node)
+
+    def _cover(self, terms: Terms, avoided: frozenset[str]) -> tuple[str, ...] | None:
+        ring = self.view.ring
+        healthy = frozenset(
+            m.name for m in ring.members if m.name not in avoided and self.view.is_healthy(m.name)
+        )
+        case = (ring.version, healthy, terms.n, terms.r, terms.strict)
+        if case not in self._covers:
+            if len(self._covers) > 64:
+                self._covers.clear()
+            rankings = [ring.ranking(p) for p in range(ring.partitions)]
+            self._covers[case] = cover(
+                rankings, terms.n, terms.r, healthy.__contains__, terms.strict, self.view.name
+            )
+        return self._covers[case]
+
+    def _scans(
+        self,
+        incarnation: bytes,
+        terms: Terms,
+        nodes: tuple[str, ...],
+        prefix: str,
+        start_after: str,
+        delimiter: str,
+    ) -> list[Scan]:
+        grouped = bool(delimiter)
+        return [
+            Scan(
+                self.view,
+                self.clock,
+                node,
+                nodes,
+                messages.Scan(
+                    incarnation,
+                    start_after.encode(),
+                    prefix.encode(),
+                    FETCH_GROUPED if grouped else FETCH,
+                ),
+                terms.timeout,
+            )
+            for node in nodes
+        ]
+
+
+class _NoUse(Exception):
+    """A node cannot take part in this listing."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__(node)
+        self.node = node
+
+
+class Scan:
+    """One node's keys, fetched as needed."""
+
+    def __init__(
+        self,
+        view: ClusterView,
+        clock: IReactorTime,
+        node: str,
+        nodes: tuple[str, ...],
+        first: messages.Scan,
+        timeout: float,
+    ) -> None:
+        self._view = view
+        self._clock = clock
+        self._node = node
+        self._nodes = nodes
+        self._next = first
+        self._timeout = timeout
+        self._done = False
+        self.entries: deque[tuple[bytes, Record]] = deque()
+
+    @property
+    def dry(self) -> bool:
+        """Whether it has to fetch before anything can be said of its next key."""
+        return not self.entries and not self._done
+
+    async def fetch(self) -> None:
+        """Gets the next keys; raises `_NoUse` if the node does not give them."""
+        asked = self._view.replica(self._node).call(self._next)
+        asked.addTimeout(self._timeout, self._clock, _timed_out(self._node))
+        try:
+            reply = await asked
+        except PeerFault:
+            raise _NoUse(self._node) from None
+        assert isinstance(reply, messages.ScanReply)
+        if any(name not in self._nodes for name in reply.awaiting):
+            raise _NoUse(self._node)
+        self.entries.extend(reply.entries)
+        self._done = reply.done
+        if reply.entries:
+            self._move(reply.entries[-1][0])
+
+    def skip(self, group: bytes) -> None:
+        """Drops what begins with `group`, also what was not fetched yet."""
+        while self.entries and self.entries[0][0].startswith(group):
+            self.entries.popleft()
+        if not self.entries and not self._done:
+            self._move(max(self._next.after, group + AFTER_ALL))
+
+    def _move(self, after: bytes) -> None:
+        scan = self._next
+        self._next = messages.Scan(scan.incarnation, after, scan.prefix, scan.limit)
+
+
+@attrs.define(eq=False)
+class Merge:
+    """Several nodes' scans as one."""
+
+    scans: list[Scan]
+
+    async def next(self) -> tuple[bytes, Record] | None:
+        """The next key with all that is known of it; None at the end."""
+        for scan in [s for s in self.scans if s.dry]:
+            await scan.fetch()
+        heads = [s.entries[0][0] for s in self.scans if s.entries]
+        if not heads:
+            return None
+        key = min(heads)
+        record = EMPTY
+        for scan in self.scans:
+            if scan.entries and scan.entries[0][0] == key:
+                _, known = scan.entries.popleft()
+                record = known if record is EMPTY else record.merge(known)
+        return key, record
+
+    def skip(self, group: bytes) -> None:
+        """Goes on behind every key that begins with `group`."""
+        for scan in self.scans:
+            scan.skip(group)
+
+
+async def _collect(merge: Merge, prefix: str, delimiter: str, start_after: str, limit: int) -> Page:
+    objects: list[Listed] = []
+    prefixes: list[str] = []
+    last = ""
+    while (found := await merge.next()) is not None:
+        key, record = found[0].decode(), found[1]
+        live = record.live()
+        if not live:
+            continue
+        group = _group(key, prefix, delimiter)
+        if group and group == start_after:
+            merge.skip(group.encode())
+            continue
+        if len(objects) + len(prefixes) >= limit:
+            return Page(objects=tuple(objects), prefixes=tuple(prefixes), next=last)
+        if group:
+            prefixes.append(group)
+            merge.skip(group.encode())
+            last = group
+        else:
+            newest = live[0]
+            modified = wall_ms_of(newest.stamp)
+            objects.append(
+                Listed(
+                    key=key,
+                    size=newest.size,
+                    etag=newest.etag,
+                    modified_ms=modified,
+                    content_type=newest.content_type,
+                )
+            )
+            last = key
+    return Page(objects=tuple(objects), prefixes=tuple(prefixes), next=None)
+
+
+def _group(key: str, prefix: str, delimiter: str) -> str:
+    """The common prefix a key is listed under; "" if it is listed itself."""
+    if not delimiter:
+        return ""
+    end = key.find(delimiter, len(prefix))
+    return key[: end + len(delimiter)] if end >= 0 else ""
+
+
+def _timed_out(node: str) -> Callable[[object, float], object]:
+    def late(result: object, seconds: float) -> object:
+        raise _NoUse(node)
+
+    return late

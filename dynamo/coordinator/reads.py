@@ -1,0 +1,198 @@
+"""The path of a read: R answers, merged.
+
+Any node reads for any key. Its own copy costs nothing, so it is asked first; one other replica is
+asked for its whole record if this node has none, all further ones for the versions without their
+bytes. Who is late or fails is joined by the next on the preference list. Bytes that the merge
+shows but nobody sent yet are fetched from a replica that has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import attrs
+import txaio.tx
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from dynamo.coordinator.terms import Terms
+from dynamo.core.preference import prefer
+from dynamo.core.quorum import ReadTally
+from dynamo.core.record import Record, Version
+from dynamo.errors import Corrupt, DynamoError, QuorumNotMet
+from dynamo.ports import ClusterView
+from dynamo.wire import messages
+from dynamo.wire.messages import Reply
+
+LATE_S = 0.15
+
+log = txaio.tx.make_logger()
+
+
+@attrs.frozen
+class Answers:
+    """What R replicas know: the merge, who counted, and what each one said."""
+
+    record: Record
+    replicas: tuple[str, ...]
+    records: Mapping[str, Record]
+
+
+@attrs.define(eq=False)
+class Reader:
+    """Reads keys on behalf of this node's clients.
+
+    `local_read` is this node's own copy, at once. `counted(operation, outcome)` is for metrics.
+    """
+
+    view: ClusterView
+    local_read: Callable[[bytes, bytes], Record]
+    clock: IReactorTime
+    counted: Callable[[str, str], None]
+
+    async def read(self, incarnation: bytes, key: bytes, terms: Terms, full: bool) -> Answers:
+        """Asks R replicas; raises `QuorumNotMet`. `full`: the shown versions' bytes are wanted."""
+        poll = Poll(self, incarnation, key, terms)
+        if not poll.begin():
+            await poll.done
+        record = poll.tally.merged(terms.latest)
+        if full and any(v.stripped for v in record.versions):
+            record = await self._fill(incarnation, key, record, poll, terms)
+        return Answers(record, poll.tally.counted(), poll.tally.records)
+
+    async def _fill(
+        self, incarnation: bytes, key: bytes, record: Record, poll: Poll, terms: Terms
+    ) -> Record:
+        """The record with the bytes of all its live versions."""
+        why = "no replica has the bytes"
+        for name, known in poll.tally.records.items():
+            lacking = {v.id for v in record.live() if v.stripped}
+            if not lacking:
+                break
+            if name == self.view.name or not lacking & {v.id for v in known.versions}:
+                continue
+            asked = self.view.replica(name).call(messages.Read(incarnation, key, True))
+            asked.addTimeout(terms.timeout, self.clock)
+            try:
+                reply = await asked
+            except Exception as error:
+                why = str(error)
+                continue
+            assert isinstance(reply, messages.ReadReply)
+            record = _with_bytes(record, reply.record)
+        if any(v.stripped for v in record.live()):
+            raise QuorumNotMet("read", 0, 1, why)
+        return record
+
+
+class Poll:
+    """One read's questions and answers. `done` fires when R have answered, or never will."""
+
+    def __init__(self, reader: Reader, incarnation: bytes, key: bytes, terms: Terms) -> None:
+        self._reader = reader
+        self._incarnation = incarnation
+        self._key = key
+        self._terms = terms
+        view = reader.view
+        ring = view.ring
+        ranking = ring.ranking(ring.partition(incarnation, key))
+        preference = prefer(ranking, terms.n, view.is_healthy, terms.strict)
+        names = [t.name for t in preference.targets]
+        if view.name in names:
+            names.remove(view.name)
+            names.insert(0, view.name)
+        # Owners that gossip believes gone are asked last: better a late answer than none.
+        self._order = names + [o for o in preference.owners if o not in names]
+        self._have_bytes = False
+        self._timers: list[IDelayedCall] = []
+        self.tally = ReadTally(terms.r, spare=len(self._order))
+        self.done: Deferred[None] = Deferred()
+
+    def begin(self) -> bool:
+        """Asks the first R; True if that was enough already (R=1 from this node's own copy)."""
+        for _ in range(self._terms.r):
+            self._ask_next()
+        if self._judge():
+            return True
+        later = self._reader.clock.callLater
+        self._timers = [later(LATE_S, self._late), later(self._terms.timeout, self._give_up)]
+        return False
+
+    def _ask_next(self) -> None:
+        if not self._order:
+            return
+        awaited = {a for names in self.tally.awaiting.values() for a in names}
+        name = next((n for n in self._order if n in awaited), self._order[0])
+        self._order.remove(name)
+        self.tally.spare = len(self._order)
+        view = self._reader.view
+        if name == view.name:
+            self._ask_here(name)
+            return
+        self.tally.ask(name)
+        full, self._have_bytes = not self._have_bytes, True
+        read = messages.Read(self._incarnation, self._key, full)
+        asked = view.replica(name).call(read)
+        asked.addCallbacks(self._answered, self._failed, callbackArgs=(name,), errbackArgs=(name,))
+        asked.addErrback(lambda f: log.failure("Polling a replica failed", failure=f))
+
+    def _ask_here(self, name: str) -> None:
+        try:
+            record = self._reader.local_read(self._incarnation, self._key)
+        except Corrupt as error:
+            self.tally.fail(name, str(error))
+            self._ask_next()
+            return
+        if record.versions:
+            self._have_bytes = True
+        self.tally.answer(name, record, self._reader.view.awaiting())
+
+    def _answered(self, reply: Reply, name: str) -> None:
+        assert isinstance(reply, messages.ReadReply)
+        self._reader.counted("read", "ok")
+        self.tally.answer(name, reply.record, reply.awaiting)
+        if self._judge() or self.tally.open:
+            return
+        self._ask_next()
+        self._judge()
+
+    def _failed(self, failure: Failure, name: str) -> None:
+        failure.trap(DynamoError, CancelledError)
+        self._reader.counted("read", "failed")
+        self.tally.fail(name, failure.getErrorMessage())
+        if not self.done.called:
+            self._ask_next()
+            self._judge()
+
+    def _late(self) -> None:
+        self._reader.counted("read", "late")
+        self._ask_next()
+        if not self._judge() and self._order:
+            self._timers[0] = self._reader.clock.callLater(LATE_S, self._late)
+
+    def _give_up(self) -> None:
+        self._judge(final=True)
+
+    def _judge(self, final: bool = False) -> bool:
+        verdict = self.tally.verdict
+        if self.done.called or (verdict == "pending" and not final):
+            return self.done.called
+        for timer in self._timers:
+            if timer.active():
+                timer.cancel()
+        if verdict == "won":
+            self.done.callback(None)
+            return True
+        counted = len(self.tally.counted())
+        self.done.errback(QuorumNotMet("read", counted, self.tally.needed, self.tally.why()))
+        return False
+
+
+def _with_bytes(record: Record, fuller: Record) -> Record:
+    """`record` with the bytes of those versions that `fuller` has whole."""
+    whole: dict[str, Version] = {v.id: v for v in fuller.versions if not v.stripped}
+    return Record(
+        record.context,
+        tuple(whole.get(v.id, v) if v.stripped else v for v in record.versions),
+    )

@@ -1,0 +1,65 @@
+"""Who is asked for one key, given who is healthy (Dynamo §4.6).
+
+The ring's ranking says who owns a key and who stands in, in which order; liveness says who is
+there. An owner that is not gets the next healthy node on the ring as stand-in, whose copy carries
+a hint. Where there is none left, the owner is `missed` and the coordinator keeps the hint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import attrs
+
+
+@attrs.frozen
+class Target:
+    """A node to ask; `stand_in_for` is the absent owner, "" if the node owns the key itself."""
+
+    name: str
+    stand_in_for: str = ""
+
+
+@attrs.frozen
+class Preference:
+    """The preference list for one operation.
+
+    `targets`: the first N healthy. `missed`: absent owners without a stand-in. `spares`: healthy
+    nodes further down, for whoever turns out late. `owners`: the first N of the ring.
+    """
+
+    owners: tuple[str, ...]
+    targets: tuple[Target, ...]
+    missed: tuple[str, ...]
+    spares: tuple[str, ...]
+
+    def target(self, name: str) -> Target | None:
+        """How `name` is to be asked, None if it is not."""
+        for target in self.targets:
+            if target.name == name:
+                return target
+        return None
+
+
+def prefer(
+    ranking: Sequence[str], n: int, healthy: Callable[[str], bool], strict: bool
+) -> Preference:
+    """The preference list over `ranking` for `n` copies; `strict` allows no stand-ins."""
+    owners = tuple(ranking[:n])
+    if all(healthy(name) for name in owners):
+        spares = () if strict else tuple(x for x in ranking[n : n + n] if healthy(x))
+        return Preference(owners, tuple(Target(name) for name in owners), (), spares)
+    stand_ins = iter(()) if strict else (x for x in ranking[n:] if healthy(x))
+    targets, missed = [], []
+    for owner in owners:
+        if healthy(owner):
+            targets.append(Target(owner))
+            continue
+        stand_in = next(stand_ins, None)
+        if stand_in is None:
+            missed.append(owner)
+        else:
+            targets.append(Target(stand_in, owner))
+    # Owners first: they coordinate, and they are asked first.
+    targets.sort(key=lambda t: bool(t.stand_in_for))
+    return Preference(owners, tuple(targets), tuple(missed), tuple(stand_ins))

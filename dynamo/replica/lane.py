@@ -1,0 +1,105 @@
+"""One queue of operations to one peer, sent in batches.
+
+While a request is under way, what arrives meanwhile waits and goes out together as the next one;
+what arrives in one turn of the reactor shares a request from the start. So the price of an HTTP
+exchange is shared by as many operations as there is load, and a slow peer fills its own queue and
+nothing else. A queue has a limit; past it an operation fails at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from dynamo.errors import Overloaded, PeerBroke
+from dynamo.wire.messages import Coordinate, Fault, Merge, Op, Reply, raised
+
+OPS_MAX = 256
+BYTES_MAX = 4 * 1024 * 1024
+QUEUE_MAX = 10_000
+
+Send = Callable[[Sequence[Op]], Deferred[Sequence[Reply]]]
+
+
+class Lane:
+    """Batches operations to `peer`, at most `in_flight_max` requests at once.
+
+    `send` carries one batch and fires with its replies, in order.
+    """
+
+    def __init__(self, peer: str, clock: IReactorTime, send: Send, in_flight_max: int = 1) -> None:
+        self._peer = peer
+        self._clock = clock
+        self._send = send
+        self._in_flight_max = in_flight_max
+        self._in_flight = 0
+        self._flushing = False
+        self._queue: deque[tuple[Op, Deferred[Reply]]] = deque()
+
+    def call(self, op: Op) -> Deferred[Reply]:
+        """Queues one operation; fires with its reply, or fails with the `Fault` it stands for."""
+        if len(self._queue) >= QUEUE_MAX:
+            return fail(Overloaded(f"queue to {self._peer}"))
+        done: Deferred[Reply] = Deferred()
+        self._queue.append((op, done))
+        self._flush_soon()
+        return done
+
+    def _flush_soon(self) -> None:
+        if not self._flushing and self._in_flight < self._in_flight_max:
+            self._flushing = True
+            self._clock.callLater(0, self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        batch: list[tuple[Op, Deferred[Reply]]] = []
+        size = 0
+        while self._queue and len(batch) < OPS_MAX and size < BYTES_MAX:
+            op, done = self._queue.popleft()
+            if not done.called:  # cancelled while it waited
+                batch.append((op, done))
+                size += weight(op)
+        if not batch:
+            return
+        self._in_flight += 1
+        sent = self._send([op for op, _ in batch])
+        sent.addCallbacks(self._answered, self._failed, callbackArgs=(batch,), errbackArgs=(batch,))
+        sent.addErrback(self._failed, batch)
+        if self._queue:
+            self._flush_soon()
+
+    def _answered(self, replies: Sequence[Reply], batch: list[tuple[Op, Deferred[Reply]]]) -> None:
+        if len(replies) != len(batch):
+            raise PeerBroke(self._peer, f"answered {len(batch)} operations {len(replies)} times")
+        self._next()
+        for (_, done), reply in zip(batch, replies, strict=True):
+            if done.called:
+                continue
+            if isinstance(reply, Fault):
+                done.errback(Failure(raised(self._peer, reply)))
+            else:
+                done.callback(reply)
+
+    def _failed(self, failure: Failure, batch: list[tuple[Op, Deferred[Reply]]]) -> None:
+        self._next()
+        for _, done in batch:
+            if not done.called:
+                done.errback(failure)
+
+    def _next(self) -> None:
+        self._in_flight -= 1
+        if self._queue:
+            self._flush_soon()
+
+
+def weight(op: Op) -> int:
+    """Roughly how many bytes an operation takes on the wire."""
+    if isinstance(op, Merge):
+        return 200 + sum(len(v.body) + 34 * len(v.chunks) for v in op.record.versions)
+    if isinstance(op, Coordinate) and op.draft is not None:
+        return 200 + len(op.draft.body) + 34 * len(op.draft.chunks)
+    return 100

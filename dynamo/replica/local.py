@@ -1,0 +1,112 @@
+"""This node's own copies as a `Replica`, and what it answers to peers.
+
+Each operation of `dynamo.wire.messages` has one handler here; those that need the coordinator
+are added by the composition root, so that this layer knows nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+
+from dynamo.core.record import Record
+from dynamo.errors import NotReady
+from dynamo.ports import ClusterView
+from dynamo.storage.chunks import Chunks
+from dynamo.storage.copies import Copies
+from dynamo.storage.facts import BucketTable
+from dynamo.wire import messages
+from dynamo.wire.messages import Op, Reply
+
+Handler = Callable[[Any], Any]
+
+BUCKETS_PER_REPLY = 1000
+SCAN_LIMIT = 2000
+SCAN_BYTES = 2 * 1024 * 1024
+
+
+class LocalReplica:
+    """What this node holds, behind the same port as every other node's."""
+
+    def __init__(
+        self, name: str, copies: Copies, chunks: Chunks, buckets: BucketTable, view: ClusterView
+    ) -> None:
+        self.name = name
+        self._copies = copies
+        self._chunks = chunks
+        self._buckets = buckets
+        self._view = view
+        self.handlers: dict[type[Op], Handler] = {
+            messages.Read: self._read,
+            messages.Merge: self._merge,
+            messages.Scan: self._scan,
+            messages.BucketRead: self._bucket_read,
+            messages.BucketMerge: self._bucket_merge,
+            messages.BucketList: self._bucket_list,
+            messages.ChunksMissing: self._chunks_missing,
+            messages.ChunksDiscard: self._chunks_discard,
+            messages.Inspect: self._inspect,
+        }
+
+    def call(self, op: Op) -> Deferred[Reply]:
+        handler = self.handlers.get(type(op))
+        if handler is None:
+            return fail(NotReady(f"This node does not do {type(op).__name__} yet."))
+        return maybeDeferred(handler, op)
+
+    def read_chunk(self, digest: bytes) -> Deferred[bytes]:
+        return self._chunks.read(digest)
+
+    def write_chunk(self, digest: bytes, data: bytes) -> Deferred[None]:
+        return self._chunks.write(digest, data)
+
+    def _read(self, op: messages.Read) -> Reply:
+        record = self._copies.read(op.incarnation, op.key)
+        return messages.ReadReply(record if op.full else record.strip(), self._view.awaiting())
+
+    def _merge(self, op: messages.Merge) -> Deferred[Reply]:
+        if op.hint_for:
+            stored = self._copies.hold_for(
+                op.hint_for, op.incarnation, op.key, op.record, latest=op.latest
+            )
+        else:
+            stored = self._copies.merge(op.incarnation, op.key, op.record, latest=op.latest)
+        return stored.addCallback(lambda record: messages.MergeReply(record.context))
+
+    def _scan(self, op: messages.Scan) -> Reply:
+        entries: list[tuple[bytes, Record]] = []
+        size = 0
+        limit = min(op.limit, SCAN_LIMIT)
+        for key, record in self._copies.scan(op.incarnation, op.after, op.prefix):
+            if len(entries) >= limit or size > SCAN_BYTES:
+                return messages.ScanReply(tuple(entries), False, self._view.awaiting())
+            entries.append((key, record.strip()))
+            size += len(key) + 100
+        return messages.ScanReply(tuple(entries), True, self._view.awaiting())
+
+    def _bucket_read(self, op: messages.BucketRead) -> Reply:
+        return messages.BucketsReply((self._buckets.get(op.name),))
+
+    def _bucket_merge(self, op: messages.BucketMerge) -> Deferred[Reply]:
+        merged = self._buckets.merge(op.buckets)
+        return merged.addCallback(lambda held: messages.BucketsReply(tuple(held)))
+
+    def _bucket_list(self, op: messages.BucketList) -> Reply:
+        names = sorted(n for n in self._buckets.states if n > op.after)
+        page = names[:BUCKETS_PER_REPLY]
+        return messages.BucketsReply(
+            tuple(self._buckets.states[n] for n in page), len(page) == len(names)
+        )
+
+    def _chunks_missing(self, op: messages.ChunksMissing) -> Reply:
+        return messages.ChunksReply(tuple(d for d in op.digests if not self._chunks.has(d)))
+
+    def _chunks_discard(self, op: messages.ChunksDiscard) -> Deferred[Reply]:
+        freed = self._copies.discard(op.digests)
+        return freed.addCallback(lambda _: messages.ChunksReply(()))
+
+    def _inspect(self, op: messages.Inspect) -> Deferred[Reply]:
+        owned, held, targets = self._copies.apart(op.incarnation, op.key)
+        return succeed(messages.InspectReply(owned.strip(), held.strip(), targets))

@@ -1,0 +1,160 @@
+"""Another node's copies, across peer HTTP (treq over a persistent pool).
+
+Operations go in lanes by what they wait for, so that a read never stands behind an fsync and
+neither behind a whole coordinated write. Chunks are streams of their own. Every wait has an end:
+a peer that says nothing for `timeout` seconds is unreachable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from urllib.parse import quote
+
+import treq
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.error import ConnectError, ConnectingCancelledError
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from dynamo.errors import MissingChunks, PeerBroke, PeerUnreachable, StorageFull
+from dynamo.replica.lane import Lane
+from dynamo.wire import messages
+from dynamo.wire.messages import Hello, Op, Reply
+from dynamo.wire.signing import HEADER, Signer
+
+LANES: dict[type[Op], str] = {
+    messages.Read: "read",
+    messages.Inspect: "read",
+    messages.BucketRead: "read",
+    messages.BucketList: "read",
+    messages.ChunksMissing: "read",
+    messages.Scan: "scan",
+    messages.Merge: "write",
+    messages.BucketMerge: "write",
+    messages.ChunksDiscard: "write",
+    messages.Coordinate: "forward",
+    messages.BucketMake: "forward",
+}
+IN_FLIGHT = {"read": 1, "scan": 2, "write": 1, "forward": 8}
+ANSWER_BYTES_MAX = 64 * 1024 * 1024
+
+
+class RemoteReplica:
+    """The member `name` at `address` ("host:port").
+
+    `evidence(name, ok)` is told how each request went. `timeout` is in seconds of silence.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        *,
+        http: HTTPClient,
+        clock: IReactorTime,
+        wall_clock: Callable[[], float],
+        signer: Signer,
+        timeout: float,
+        evidence: Callable[[str, bool], None],
+    ) -> None:
+        self.name = name
+        self.address = address
+        self._http = http
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._signer = signer
+        self._timeout = timeout
+        self._evidence = evidence
+        self._lanes = {
+            lane: Lane(name, clock, self._send, limit) for lane, limit in IN_FLIGHT.items()
+        }
+
+    def call(self, op: Op) -> Deferred[Reply]:
+        return self._lanes[LANES[type(op)]].call(op)
+
+    def read_chunk(self, digest: bytes) -> Deferred[bytes]:
+        return Deferred.fromCoroutine(self._read_chunk(digest))
+
+    def write_chunk(self, digest: bytes, data: bytes) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._write_chunk(digest, data))
+
+    async def hello(self, own_address: str, timeout: float) -> Hello:
+        """Asks the node who it is, saying where it can ask back; also the liveness probe."""
+        path = b"/peer/hello?at=" + quote(own_address).encode()
+        _, data = await self._exchange(b"GET", path, b"", timeout)
+        try:
+            return messages.decode_hello(data)
+        except PeerBroke as error:
+            raise PeerBroke(self.name or self.address, error.detail) from None
+
+    def _send(self, ops: Sequence[Op]) -> Deferred[Sequence[Reply]]:
+        return Deferred.fromCoroutine(self._post(ops))
+
+    async def _post(self, ops: Sequence[Op]) -> Sequence[Reply]:
+        code, data = await self._exchange(
+            b"POST", b"/peer/ops", messages.encode(ops), self._timeout
+        )
+        if code != 200:
+            raise PeerBroke(self.name, f"answered {code} to a batch")
+        return messages.decode_replies(data)
+
+    async def _read_chunk(self, digest: bytes) -> bytes:
+        path = b"/peer/chunks/" + digest.hex().encode()
+        code, data = await self._exchange(b"GET", path, b"", self._timeout)
+        if code == 404:
+            raise MissingChunks((digest,))
+        if code != 200:
+            raise PeerBroke(self.name, f"answered {code} to a chunk's name")
+        return data
+
+    async def _write_chunk(self, digest: bytes, data: bytes) -> None:
+        path = b"/peer/chunks/" + digest.hex().encode()
+        code, _ = await self._exchange(b"PUT", path, data, self._timeout)
+        if code == 507:
+            raise StorageFull(f"The disk of {self.name} is full.")
+        if code != 200:
+            raise PeerBroke(self.name, f"answered {code} to a chunk")
+
+    async def _exchange(
+        self, method: bytes, path: bytes, body: bytes, timeout: float
+    ) -> tuple[int, bytes]:
+        """One request and its whole answer; every failure is a `PeerUnreachable`."""
+        headers: dict[bytes | str, bytes | str] = {}
+        if self._signer.required:
+            signature = self._signer.sign(self._wall_clock(), method, path, body)
+            headers[HEADER] = signature
+        url = f"http://{self.address}{path.decode()}"
+        try:
+            asked = self._http.request(method.decode(), url, headers=headers, data=body or None)
+            asked.addTimeout(timeout, self._clock)
+            response = await asked
+            pieces: list[bytes] = []
+            size = 0
+
+            def collect(piece: bytes) -> None:
+                nonlocal size
+                size += len(piece)
+                if size > ANSWER_BYTES_MAX:
+                    raise PeerBroke(self.name, "answered more than a node may")
+                pieces.append(piece)
+
+            await treq.collect(response, collect).addTimeout(timeout, self._clock)
+        except (ConnectError, ConnectingCancelledError) as error:
+            self._evidence(self.name, False)
+            raise PeerUnreachable(self.name, "refused the connection", sent=False) from error
+        except CancelledError as error:
+            raise PeerUnreachable(self.name, "was not waited for") from error
+        except TimeoutError as error:
+            self._evidence(self.name, False)
+            raise PeerUnreachable(self.name, f"said nothing for {timeout:g} s") from error
+        except Exception as error:
+            if isinstance(error, PeerBroke):
+                raise
+            self._evidence(self.name, False)
+            why = Failure(error).getErrorMessage()
+            raise PeerUnreachable(self.name, f"broke off ({why})") from error
+        self._evidence(self.name, True)
+        if response.code == 401:
+            raise PeerBroke(self.name, "does not share this cluster's secret")
+        return response.code, b"".join(pieces)

@@ -1,0 +1,39 @@
+"""Getting chunks from those who have them to those who lack them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from dynamo.errors import Corrupt, MissingChunks, PeerFault
+from dynamo.ports import Replica
+from dynamo.wire import messages
+
+ASK_MAX = 1000
+
+Fetch = Callable[[bytes], Awaitable[bytes]]
+
+
+async def fetch(digest: bytes, holders: Sequence[Replica]) -> bytes:
+    """A chunk from the first of `holders` that gives it whole; `MissingChunks` if none does."""
+    for holder in holders:
+        try:
+            return await holder.read_chunk(digest)
+        except (MissingChunks, Corrupt, PeerFault):
+            continue
+    raise MissingChunks((digest,))
+
+
+async def supply(target: Replica, digests: Sequence[bytes], source: Fetch) -> int:
+    """Sends `target` those of the chunks it lacks, one after another; returns the bytes sent.
+
+    Raises what the target or the source does.
+    """
+    sent = 0
+    for i in range(0, len(digests), ASK_MAX):
+        reply = await target.call(messages.ChunksMissing(tuple(digests[i : i + ASK_MAX])))
+        assert isinstance(reply, messages.ChunksReply)
+        for digest in reply.digests:
+            data = await source(digest)
+            await target.write_chunk(digest, data)
+            sent += len(data)
+    return sent
