@@ -47,9 +47,14 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} |
 }
 
 
-def set_level(level: str) -> None:
+def level() -> str:
+    """The level that `set_level` set last."""
+    return str(vars(txaio)["get_global_log_level"]())
+
+
+def set_level(name: str) -> None:
     """From which level on `make_logger`'s loggers emit at all."""
-    vars(txaio)["set_global_log_level"](level)
+    vars(txaio)["set_global_log_level"](name)
 
 
 def observer(out: IO[Any], format: Format, level: str) -> ILogObserver:

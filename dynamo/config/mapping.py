@@ -34,7 +34,8 @@ def build(values: Mapping[Any, Any], *, base: Path = Path(), host_name: str = "n
         if listen.get(key) is None:
             rule = RULES[f"listen.{key}"]
             raise ConfigError(f"listen.{key}", f"is missing; give {ADDRESS_SYNTAX}, {rule.hint}")
-    node.setdefault("name", host_name)
+    if isinstance(node.setdefault("name", host_name), str):
+        check("node.name", node["name"])
     node.setdefault("data_dir", f"./data/{node['name']}")
     if isinstance(node["data_dir"], str | Path):
         check("node.data_dir", node["data_dir"])

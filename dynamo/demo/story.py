@@ -164,8 +164,8 @@ class Story:
         running = self._nodes.running()
         self._nodes.stopping = True
         if running:
-            self._screen.note(text)
             self._nodes.kill_on_second_interrupt()
+            self._screen.note(text)
             await self._nodes.stop()
             self._screen.step("all nodes have stopped")
 

@@ -1,8 +1,8 @@
 """Stands in for `twistd`: serves just enough of a node's API from memory, per process.
 
-Run as `fake_node.py -n --pidfile= dynamo --conf FILE`. Files are shared between the processes
-through the folder that their data folders lie in. A node named "dies" ends at once with status
-3, "deaf" ignores SIGTERM.
+Its command line is twistd's: `-n --pidfile= dynamo --conf FILE`. Files are shared between the
+processes through the folder that their data folders lie in. A node named "dies" ends at once
+with status 3, one named "deaf" ignores SIGTERM.
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
-"""Runs the demo on fake nodes: `run_demo.py CONF ...`."""
+"""Runs the demo on fake nodes: `python -m tests.support.run_demo CONF ...`."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from twisted.internet.task import react
 
 from dynamo.demo.__main__ import main
 
-FAKE = Path(__file__).with_name("fake_node.py")
+FAKE_NODE = [sys.executable, "-m", "tests.support.fake_node"]
 
 if __name__ == "__main__":
-    react(main, (sys.argv[1:], [sys.executable, str(FAKE)]))
+    react(main, (sys.argv[1:], FAKE_NODE))
