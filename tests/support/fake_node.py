@@ -54,7 +54,9 @@ def main(path: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN if ignored else lambda *_: sys.exit(0))
     names = [part.name for part in Path(path).parent.glob("*.yaml")]
     names = [load(Path(path).parent / name, host_name="fake").node.name for name in names]
-    server = ThreadingHTTPServer(tuple(config.listen.api), handler(config, names))
+    server = ThreadingHTTPServer(
+        (config.listen.api.host, config.listen.api.port), handler(config, names)
+    )
     server.serve_forever()
 
 
