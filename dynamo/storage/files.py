@@ -14,8 +14,8 @@ from dynamo.errors import StorageFault
 
 
 def is_full(code: int | None) -> bool:
-    """Whether this `errno` says that the disk, or the owner's share of it, is full."""
-    return code in (errno.ENOSPC, errno.EDQUOT)
+    """Whether this `errno` says that the disk, the owner's share of it, or the file is full."""
+    return code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def bytes_free(path: str) -> int:
@@ -35,7 +35,7 @@ def sync_directory(path: str) -> None:
 
 def write_durably(path: str, data: bytes) -> None:
     """Writes a new file and returns when its bytes are on disk."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         left = memoryview(data)
         while left:
@@ -47,7 +47,7 @@ def write_durably(path: str, data: bytes) -> None:
 
 def lock_directory(path: str) -> int:
     """An open lock on the directory; the kernel lets go of it when the process ends."""
-    handle = os.open(os.path.join(path, "owner.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    handle = os.open(os.path.join(path, "owner.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

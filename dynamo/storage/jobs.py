@@ -113,4 +113,4 @@ def commit_jobs(jobs: Sequence[Job], attempt: Callable[[Sequence[Job]], list[Any
         freed = iter(commit_jobs(freeing, attempt))
         return [next(freed) if is_freeing(job) else StorageFull(str(full)) for job in jobs]
     except StorageFault as fault:
-        return [StorageFault(str(fault)) for _ in jobs]
+        return [type(fault)(str(fault)) for _ in jobs]

@@ -56,7 +56,12 @@ class LmdbEngine:
         self._lock = lock_directory(self._path)
         try:
             self._env = lmdb.open(
-                self._path, map_size=map_bytes, max_dbs=len(TABLES), max_spare_txns=16
+                self._path,
+                map_size=map_bytes,
+                max_dbs=len(TABLES),
+                mode=0o600,
+                # A dropped view's reader is reset and kept for the next view to renew.
+                max_spare_txns=16,
             )
             self._dbs = {table: self._env.open_db(table.encode()) for table in TABLES}
             sync_directory(self._path)
@@ -72,7 +77,6 @@ class LmdbEngine:
     def view(self) -> LmdbView:
         """The state as of the last commit; valid until control returns to the reactor."""
         try:
-            # A spare reader is renewed here and reset when the view is dropped: no system call.
             view = LmdbView(self._env.begin(), self._dbs, self._commits)
         except lmdb.Error as error:
             raise StorageFault(f"The store cannot be read: {error}") from error
@@ -100,11 +104,11 @@ class LmdbEngine:
 
     def _attempt(self, jobs: Sequence[Job]) -> list[Any]:
         growing = not all(map(is_freeing, jobs))
-        free = self._free_bytes() if growing else 0
-        if growing and free < self._reserve_bytes // 2:
-            raise StorageFull
         txn: Any = None
         try:
+            free = self._free_bytes() if growing else 0
+            if growing and free < self._reserve_bytes // 2:
+                raise StorageFull
             txn = self._env.begin(write=True)
             spare = self._spare_bytes(txn) if growing else 0
             transaction = LmdbTransaction(txn, self._dbs)
@@ -116,7 +120,7 @@ class LmdbEngine:
                 ending.commit()
                 self._commits += 1
             return outcomes
-        except lmdb.Error as error:
+        except (lmdb.Error, OSError) as error:
             raise self._write_fault(error) from error
         finally:
             if txn is not None:
@@ -149,12 +153,15 @@ class LmdbEngine:
         reached: int = self._env.info()["last_pgno"] + 1
         return reached * PAGE_BYTES
 
-    def _write_fault(self, error: lmdb.Error) -> StorageFault:
+    def _write_fault(self, error: Exception) -> StorageFault:
         """What a failed commit means. LMDB reports a write cut short by a full disk as EIO."""
-        code = getattr(error, "code", 0)
+        code = _code(error)
         if isinstance(error, lmdb.MapFullError) or is_full(code):
             return StorageFull()
-        if code == errno.EIO and self._free_bytes() < max(self._reserve_bytes, 1 << 20):
+        if isinstance(error, DAMAGE):
+            return Corrupt(f"The store is damaged: {error}")
+        cut_short = isinstance(error, lmdb.Error) and code == errno.EIO
+        if cut_short and self._free_bytes() < max(self._reserve_bytes, 1 << 20):
             return StorageFull()
         return StorageFault(f"The store cannot be written: {error}")
 
@@ -176,8 +183,13 @@ class LmdbEngine:
 
 
 def _open_fault(path: str, error: Exception) -> StorageFault:
-    if is_full(getattr(error, "code", getattr(error, "errno", 0))):
+    if is_full(_code(error)):
         return StorageFull(f"There is no room to open the store in {path}.")
     if isinstance(error, DAMAGE):
         return Corrupt(f"The store in {path} is damaged: {error}")
     return StorageFault(f"The store in {path} cannot be opened: {error}")
+
+
+def _code(error: Exception) -> int | None:
+    """The `errno` behind an exception of LMDB or the system."""
+    return error.errno if isinstance(error, OSError) else getattr(error, "code", None)

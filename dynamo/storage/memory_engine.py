@@ -8,6 +8,7 @@ may be changed at any time to fill the disk or make room.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,12 @@ class Table:
         self.bytes_used = sum(len(k) + len(v) for k, v in self.values.items())
 
     def copy(self) -> Table:
-        return Table(self.values)
+        """One that changes by itself."""
+        other = Table()
+        other.values = dict(self.values)
+        other.keys = list(self.keys)
+        other.bytes_used = self.bytes_used
+        return other
 
     def set(self, key: bytes, value: bytes | None) -> None:
         """Stores `value`, or removes the key for None."""
@@ -131,18 +137,20 @@ class MemoryEngine:
         self.tables = {table: Table() for table in TABLES} if tables is None else tables
         self.bytes_max = bytes_max
         self._views: list[weakref.ref[MemoryView]] = []
+        self._publishing = threading.Lock()
         self._closed = False
 
     def view(self) -> MemoryView:
         """The state as of the last commit; valid until control returns to the reactor."""
         self._check_open()
-        while self._views and self._views[-1]() is None:
-            self._views.pop()
-        newest = self._views[-1]() if self._views else None
-        if newest is None or newest.tables != self.tables:
-            newest = MemoryView(self.tables)
-            self._views.append(weakref.ref(newest))
-        return newest
+        with self._publishing:
+            while self._views and self._views[-1]() is None:
+                self._views.pop()
+            newest = self._views[-1]() if self._views else None
+            if newest is None or newest.tables != self.tables:
+                newest = MemoryView(self.tables)
+                self._views.append(weakref.ref(newest))
+            return newest
 
     def commit(self, jobs: Sequence[Job]) -> list[Any]:
         """Runs the jobs in order in one transaction; it is visible when this returns."""
@@ -167,7 +175,8 @@ class MemoryEngine:
             growth = transaction.growth()
             if growth > 0 and self.bytes_used() + growth > self.bytes_max:
                 raise StorageFull
-        self._publish(transaction)
+        with self._publishing:
+            self._publish(transaction)
         return outcomes
 
     def _publish(self, transaction: MemoryTransaction) -> None:

@@ -57,7 +57,6 @@ class WriterThread:
         self._ended: deque[tuple[Deferred[Any], Any]] = deque()
         self._waking = False
         self._stopped: Deferred[None] | None = None
-        self._stop_waiters: list[Deferred[None]] = []
 
     def run(self, call: Callable[[], T], /) -> Deferred[T]:
         """Queues `call`; after `stop` it fails with `NotReady`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -282,3 +284,39 @@ def test_a_commit_of_readers_sees_what_is_committed(engine: Engine) -> None:
     """A commit that writes nothing still answers."""
     engine.commit([put(b"a", b"1")])
     assert engine.commit([lambda t: t.get("records", b"a")]) == [b"1"]
+
+
+@pytest.fixture
+def nervous() -> Iterator[None]:
+    """Threads take turns very often."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("nervous")
+def test_reading_while_another_thread_commits(engine: Engine) -> None:
+    """Every view shows a whole commit: two keys written together are always equal."""
+    enough = threading.Event()
+    outcomes: list[Any] = []
+
+    def write() -> None:
+        while not enough.is_set():
+            number = len(outcomes)
+            value = b"%d" % number * 50
+            jobs = [put(b"a", value), put(b"m%d" % (number % 7), value), put(b"z", value)]
+            outcomes.append(engine.commit(jobs))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(500):
+            view = engine.view()
+            items = dict(view.scan("records", b""))
+            assert items.get(b"a") == items.get(b"z") == view.get("records", b"a")
+            assert view.get("records", b"z") == view.get("records", b"a")
+    finally:
+        enough.set()
+        writer.join()
+    assert outcomes == [[None] * 3] * len(outcomes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,29 @@ def test_the_store_lives_through_a_full_disk(disk: Path, reserve_bytes: int) -> 
     kept = dict(engine.view().scan("records", b""))
     assert len(kept) == stored // 2 + len(again)
     assert set(kept.values()) == {VALUE}
+    engine.close()
+
+
+def test_a_disk_that_fills_during_the_commit(disk: Path) -> None:
+    """When somebody takes the room after it was looked at, the system's own refusal is
+    `StorageFull` too, nothing of the batch is there, and the store goes on."""
+    if not is_tmpfs(disk):
+        pytest.skip("without a real full disk there is no ENOSPC to meet")
+    engine = LmdbEngine(disk / "db", reserve_bytes=1 << 20)
+    engine.commit([put(b"old")])
+    ballast = disk / "ballast"
+
+    def crowd(t: Any) -> None:
+        with ballast.open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(b"b" * 10_000) == 10_000:
+                pass
+        t.put("records", b"crowded", VALUE * 20)
+
+    outcomes = engine.commit([put(b"a"), crowd, put(b"b")])
+    assert [type(outcome) for outcome in outcomes] == [StorageFull] * 3
+    assert list(engine.view().scan("records", b"")) == [(b"old", VALUE)]
+    ballast.unlink()
+    assert engine.commit([delete(b"old"), put(b"new")]) == [None, None]
     engine.close()
 
 
