@@ -44,22 +44,22 @@ def rates(wanted: Sequence[float], spread: Zoning, partitions: int) -> list[Rate
     """The rates with which nodes come to hold about `wanted` copies each.
 
     Of independent clocks that ring at rates -ln(1 - p), the first few to ring contain each with
-    a probability close to p. Where there are more zones than copies the clocks are the zones',
-    and a zone's rate is split by share; otherwise they are the nodes'.
+    a probability close to p. The rates are the nodes' own, not raised or lowered with their
+    zones': a zone's loads would follow its share closer, but whoever joined a zone would draw
+    partitions to its neighbours too.
     """
     parts = [share / partitions for share in wanted]
-    if (max(spread.low) > 0 and min(spread.high) > 1) or len(spread.sizes) == 1:
-        return [_rate(part, part) for part in parts]
     of_zones = [0.0] * len(spread.sizes)
     for zone, part in zip(spread.zone_of, parts, strict=True):
         of_zones[zone] += part
-    return [_rate(part, of_zones[zone]) for zone, part in zip(spread.zone_of, parts, strict=True)]
-
-
-def _rate(part: float, of_all: float) -> Rate:
-    if of_all >= _ALMOST_ONE:
-        return Rate(True, part)
-    return Rate(False, minus_ln(1 - of_all) * part / of_all)
+    result: list[Rate] = []
+    for zone, part in zip(spread.zone_of, parts, strict=True):
+        zone_sure = spread.high[zone] == 1 and of_zones[zone] >= _ALMOST_ONE
+        if zone_sure or part >= _ALMOST_ONE:
+            result.append(Rate(True, part))
+        else:
+            result.append(Rate(False, minus_ln(1 - part)))
+    return result
 
 
 def minus_ln(x: float) -> float:
