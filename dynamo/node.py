@@ -1,18 +1,351 @@
-"""The composition root: builds, joins, starts and stops every part of a node."""
+"""The composition root: builds, joins, starts and stops every part of a node.
+
+Top to bottom in the order of the data: disk, copies, members, coordinator, faces, background.
+Everything a part must not choose for itself comes in here: the reactor (time and network), dice,
+the wall clock. Stopping goes the other way round: no new requests, let those under way finish,
+then background, network, disk.
+"""
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
-from twisted.application.service import IService, MultiService
+import txaio.tx
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
 
-from dynamo.config import Config
+from dynamo.api.documented import DocumentedFace
+from dynamo.api.metrics import Metrics
+from dynamo.api.operating import OperatingFace
+from dynamo.api.peer import PeerFace
+from dynamo.api.resource import ResourceFace
+from dynamo.api.site import site
+from dynamo.background.handoff import Handoff
+from dynamo.background.reaper import Reaper
+from dynamo.background.runner import Runner, Task
+from dynamo.cluster.seedlist import SeedList
+from dynamo.config import Address, Config
+from dynamo.coordinator.bodies import Bodies
+from dynamo.coordinator.buckets import Buckets
+from dynamo.coordinator.door import Door
+from dynamo.coordinator.listing import Lister
+from dynamo.coordinator.reads import Reader
+from dynamo.coordinator.terms import Defaults
+from dynamo.coordinator.writes import Writer
+from dynamo.core.clock import HybridClock
+from dynamo.core.quorum import majority
+from dynamo.errors import DynamoError
+from dynamo.replica.local import LocalReplica
+from dynamo.replica.pool import peer_client
+from dynamo.replica.remote import RemoteReplica
+from dynamo.storage.chunks import FileChunks
+from dynamo.storage.committer import Committer
+from dynamo.storage.copies import Copies
+from dynamo.storage.facts import BucketTable, Identity
+from dynamo.storage.hints import HintBook
+from dynamo.storage.lmdb_engine import LmdbEngine
+from dynamo.storage.threads import WriterThread
+from dynamo.wire.messages import BucketMake, Coordinate, Hello
+from dynamo.wire.signing import Signer
+
+RESERVE_BYTES = 64 * 1024 * 1024
+CHUNK_THREADS = 3
+PROBE_S = 1.0
+PROBE_TIMEOUT_S = 1.0
+BODY_SLACK = 1024 * 1024
+"""Bytes a form may have beyond its file: its other fields and the boundaries."""
+
+log = txaio.tx.make_logger()
 
 
 def makeNode(
     config: Config, *, reactor: Any, rng: random.Random, wall_clock: Callable[[], float]
 ) -> IService:
-    """A node that has not been started."""
-    return MultiService()
+    """A node that has not been started. `wall_clock` reads seconds since the epoch."""
+    return Node(config, reactor, rng, wall_clock)
+
+
+class Node(Service):
+    """One member of a cluster."""
+
+    def __init__(
+        self, config: Config, reactor: Any, rng: random.Random, wall_clock: Callable[[], float]
+    ) -> None:
+        self.config = config
+        self._reactor = reactor
+        self._rng = rng
+        self._wall_clock = wall_clock
+        self._boot = rng.randbytes(8).hex()
+        self._ports: list[Any] = []
+
+    def startService(self) -> None:
+        super().startService()
+        try:
+            self._build_storage()
+            self._build_cluster()
+            self._build_coordinator()
+            self._build_faces()
+            self._listen(self.config.listen.cluster, self._peer_site)
+            self.view.start(self.local)
+            self._listen(self.config.listen.api, self._api_site)
+        except (DynamoError, CannotListenError) as error:
+            log.critical("{node} cannot start: {why}", node=self.config.node.name, why=error)
+            raise SystemExit(f"{self.config.node.name} cannot start: {error}") from None
+        self._start_background()
+        log.info(
+            "{node} serves clients on {api}, members on {cluster}; data in {where}",
+            node=self.config.node.name,
+            api=self.config.listen.api,
+            cluster=self.config.listen.cluster,
+            where=self.config.node.data_dir,
+        )
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        for port in self._ports:
+            await _maybe(port.stopListening())
+        deadline = self._reactor.seconds() + self.config.limits.shutdown_grace
+        while getattr(self._api_site, "in_flight", 0) and self._reactor.seconds() < deadline:
+            await deferLater(self._reactor, 0.02)
+        self._runner.stop()
+        self.view.stop()
+        await self.committer.close()
+        await self._pool.closeCachedConnections()
+        self._chunk_threads.stop()
+        await self._writer.stop()
+        log.info("{node} has stopped", node=self.config.node.name)
+
+    # The parts, in the order of the data.
+
+    def _build_storage(self) -> None:
+        where = self.config.node.data_dir
+        os.makedirs(where, exist_ok=True)
+        self._writer = WriterThread(self._reactor)
+        self._chunk_threads = ThreadPool(0, CHUNK_THREADS, "chunks")
+        self._chunk_threads.start()
+        self.metrics = Metrics(self._gauges)
+        self.engine = LmdbEngine(where / "store", reserve_bytes=RESERVE_BYTES)
+        self.committer = Committer(
+            self.engine,
+            self._writer.run,
+            on_commit=self.metrics.commit,
+            call_soon=partial(self._reactor.callLater, 0),
+        )
+        self.chunks = FileChunks(
+            where / "chunks",
+            partial(deferToThreadPool, self._reactor, self._chunk_threads),
+            reserve_bytes=RESERVE_BYTES,
+        )
+        self.hybrid = HybridClock()
+        self.copies = Copies(
+            engine=self.engine,
+            committer=self.committer,
+            chunks=self.chunks,
+            alone=self._writer.run,
+            observe=lambda stamp: self.hybrid.observe(self._wall_ms(), stamp),
+            hints=HintBook(self.engine.view()),
+        )
+        self.identity = Identity(self.engine, self.committer)
+        self.identity.load()
+        self.table = BucketTable(self.engine, self.committer)
+        self.table.load()
+        swept = self.copies.sweep()
+        if swept:
+            log.info("Swept {n} leftovers of unfinished writes", n=swept)
+
+    def _build_cluster(self) -> None:
+        config = self.config
+        mine = f"{config.cluster.name}/{config.cluster.partitions}"
+        if self.identity.cluster not in ("", mine):
+            raise DynamoError(
+                f"{config.node.data_dir} belongs to cluster/partitions {self.identity.cluster}, "
+                f"the configuration says {mine}; put it back or use an empty data_dir."
+            )
+        self.signer = Signer(config.cluster.secret)
+        self._http, self._pool = peer_client(self._reactor)
+        self.view = SeedList(
+            clock=self._reactor,
+            identity=self.identity,
+            buckets=self.table,
+            about_me=self._hello,
+            remote=self._remote,
+            seeds=[str(seed) for seed in config.cluster.seeds],
+            copies=config.replication.n,
+            interval=config.gossip.probe_interval or PROBE_S,
+            timeout=config.gossip.probe_timeout or PROBE_TIMEOUT_S,
+        )
+        self.local = LocalReplica(config.node.name, self.copies, self.chunks, self.table, self.view)
+
+    def _build_coordinator(self) -> None:
+        config = self.config
+        rep, timeout = config.replication, config.limits.request_timeout
+        defaults = Defaults(n=rep.n, r=rep.r, w=rep.w, quorum=rep.quorum, timeout=timeout)
+        self.defaults = defaults
+        counted = self.metrics.operation
+        writer = Writer(
+            view=self.view,
+            copies=self.copies,
+            clock=self._reactor,
+            hybrid=self.hybrid,
+            wall_ms=self._wall_ms,
+            actor=self._actor,
+            counted=counted,
+        )
+        buckets = Buckets(
+            view=self.view,
+            table=self.table,
+            clock=self._reactor,
+            hybrid=self.hybrid,
+            wall_ms=self._wall_ms,
+            defaults=defaults,
+        )
+        self.door = Door(
+            name=config.node.name,
+            view=self.view,
+            defaults=defaults,
+            buckets=buckets,
+            writer=writer,
+            reader=Reader(
+                view=self.view,
+                local_read=self.copies.read,
+                clock=self._reactor,
+                counted=counted,
+            ),
+            bodies=Bodies(
+                view=self.view,
+                clock=self._reactor,
+                rng=random.Random(self._rng.randbytes(16)),
+                max_bytes=config.limits.max_object_bytes,
+                timeout=timeout,
+            ),
+            lister=Lister(view=self.view, clock=self._reactor),
+        )
+        self.local.handlers[Coordinate] = lambda op: Deferred.fromCoroutine(writer.coordinate(op))
+        self.local.handlers[BucketMake] = lambda op: Deferred.fromCoroutine(buckets.make(op))
+
+    def _build_faces(self) -> None:
+        config = self.config
+        operating = OperatingFace(
+            cluster_name=config.cluster.name,
+            view=self.view,
+            door=self.door,
+            metrics=self.metrics,
+            why_not_ready=self._why_not_ready,
+        )
+        peer = PeerFace(self.local, self.signer, self._wall_clock, self._hello, self.view.met)
+        self._api_site = site(
+            DocumentedFace(self.door, self._status).app,
+            ResourceFace(self.door).app,
+            operating.app,
+            reactor=self._reactor,
+            body_limit=config.limits.max_object_bytes + BODY_SLACK,
+            observe=self.metrics.request,
+        )
+        self._peer_site = site(peer.app, reactor=self._reactor, body_limit=64 * 1024 * 1024)
+
+    def _start_background(self) -> None:
+        handoff = Handoff(view=self.view, copies=self.copies, buckets=self.table, actor=self._actor)
+        reaper = Reaper(copies=self.copies, buckets=self.table)
+        self._runner = Runner(self._reactor)
+        self._runner.add(Task("handoff", handoff.step, idle_s=1.0))
+        self._runner.add(Task("reaper", reaper.step, idle_s=2.0, busy_s=0.01))
+        self.view.watch(lambda name, now: self._runner.wake("handoff"))
+
+    # What the parts ask of the whole.
+
+    def _listen(self, address: Address, factory: Any) -> None:
+        port = self._reactor.listenTCP(address.port, factory, interface=address.host)
+        self._ports.append(port)
+
+    def _remote(self, name: str, address: str) -> RemoteReplica:
+        return RemoteReplica(
+            name,
+            address,
+            http=self._http,
+            clock=self._reactor,
+            wall_clock=self._wall_clock,
+            signer=self.signer,
+            timeout=self.config.limits.request_timeout,
+            evidence=lambda who, ok: self.view.evidence(who, ok),
+        )
+
+    def _wall_ms(self) -> int:
+        return int(self._wall_clock() * 1000)
+
+    def _actor(self) -> str:
+        return self.identity.actor
+
+    def _hello(self) -> Hello:
+        config = self.config
+        objects, size = self.copies.totals()
+        members = self.identity.members.values()
+        return Hello(
+            name=config.node.name,
+            cluster_name=config.cluster.name,
+            partitions=config.cluster.partitions,
+            zone=config.node.zone,
+            weight=config.node.weight,
+            api=str(config.advertise.api),
+            cluster=str(config.advertise.cluster),
+            actor=self.identity.actor,
+            boot=self._boot,
+            joined=bool(self.identity.actor),
+            actors={m.name: m.actor for m in members if m.actor},
+            peers=tuple(sorted(m.cluster for m in members)),
+            hints=dict(self.copies.hints.counts),
+            buckets=self.table.digest(),
+            objects=objects,
+            bytes=size,
+        )
+
+    def _status(self) -> dict[str, str]:
+        return {
+            m.name: "Live" if m.liveness in ("alive", "suspect") else "Down"
+            for m in self.view.members()
+        }
+
+    def _why_not_ready(self) -> str:
+        if not self.view.joined:
+            return self.view.why_not_joined()
+        members = self.view.ring.members
+        n = min(self.defaults.n, len(members))
+        needed = max(
+            majority(n) if count == "quorum" else min(count, n)
+            for count in (self.defaults.r, self.defaults.w)
+        )
+        healthy = [m.name for m in members if self.view.is_healthy(m.name)]
+        if len(healthy) < needed:
+            gone = ", ".join(m.name for m in members if m.name not in healthy)
+            return (
+                f"The default quorum needs {needed} of {n} nodes and {len(healthy)} are alive; "
+                f"not alive: {gone}."
+            )
+        return ""
+
+    def _gauges(self) -> Iterable[tuple[str, str, dict[str, float]]]:
+        objects, size = self.copies.totals()
+        liveness: dict[str, float] = {"alive": 0, "suspect": 0, "dead": 0, "left": 0}
+        for member in self.view.members():
+            liveness[member.liveness] += 1
+        yield "objects", "", {"": objects}
+        yield "bytes_stored", "", {"": size}
+        yield "store_bytes", "", {"": self.engine.bytes_used()}
+        yield "chunk_bytes", "", {"": self.chunks.bytes_used()}
+        yield "hints_pending", "target", dict(self.copies.hints.counts)
+        yield "members", "liveness", liveness
+
+
+async def _maybe(result: Any) -> None:
+    if result is not None:
+        await result

@@ -1,0 +1,118 @@
+"""The face for whoever runs the cluster: health, metrics, members, where a key lies.
+
+GET /healthz                    the process is up
+GET /readyz                     it has joined and can meet its default quorum; else 503 and why
+GET /metrics                    Prometheus text
+GET /v1/cluster                 every known member
+GET /v1/ring/{bucket}/{key}     partition, preference list, and what each replica holds now
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from dynamo.api.errors import Answer, json_answer
+from dynamo.api.metrics import Metrics
+from dynamo.api.objects import timestamp
+from dynamo.api.request import Request
+from dynamo.api.site import Face
+from dynamo.coordinator.door import Door
+from dynamo.core.clock import wall_ms_of
+from dynamo.core.names import check_bucket, check_key, decode_path
+from dynamo.core.record import Record
+from dynamo.errors import DynamoError
+from dynamo.ports import ClusterView
+
+TEXT = [(b"Content-Type", b"text/plain; version=0.0.4; charset=utf-8")]
+
+
+@attrs.define(eq=False)
+class OperatingFace:
+    """See the module. `why_not_ready()` is one sentence, "" when the node is ready."""
+
+    cluster_name: str
+    view: ClusterView
+    door: Door
+    metrics: Metrics
+    why_not_ready: Callable[[], str]
+
+    app = Face()
+
+    @app.route("/healthz", methods=["GET"])
+    def healthz(self, request: Request) -> Answer:
+        return json_answer({"status": "up", "node": self.view.name})
+
+    @app.route("/readyz", methods=["GET"])
+    def readyz(self, request: Request) -> Answer:
+        why = self.why_not_ready()
+        if why:
+            told = {"status": "not ready", "node": self.view.name, "detail": why}
+            return json_answer(told, 503)
+        return json_answer({"status": "ready", "node": self.view.name})
+
+    @app.route("/metrics", methods=["GET"])
+    def scrape(self, request: Request) -> Answer:
+        return Answer(200, TEXT, self.metrics.text())
+
+    @app.route("/v1/cluster", methods=["GET"])
+    def cluster(self, request: Request) -> Answer:
+        ring = self.view.ring
+        placed = {m.name for m in ring.members}
+        members = []
+        for member in self.view.members():
+            told = attrs.asdict(member)
+            told["partitions"] = ring.partitions_owned(member.name) if member.name in placed else 0
+            members.append(told)
+        return json_answer(
+            {
+                "cluster": self.cluster_name,
+                "node": self.view.name,
+                "ring_version": ring.version,
+                "members": members,
+            }
+        )
+
+    @app.route("/v1/ring/<bucket>/<rest:key>", methods=["GET"])
+    async def where(self, request: Request, bucket: str, key: str) -> Answer:
+        name = check_bucket(decode_path(bucket.encode()))
+        file = check_key(decode_path(key.encode()))
+        partition, preference, replies = await self.door.inspect(name, file)
+        liveness = {m.name: m.liveness for m in self.view.members()}
+        replicas = [
+            {"name": node, "liveness": liveness.get(node, "dead"), **_held(reply)}
+            for node, reply in replies.items()
+        ]
+        return json_answer(
+            {
+                "partition": partition,
+                "preference": list(preference.owners),
+                "stand_ins": [t.name for t in preference.targets if t.stand_in_for],
+                "replicas": replicas,
+            }
+        )
+
+
+def _held(reply: Any) -> dict[str, Any]:
+    """One replica's part of the divergence view."""
+    if isinstance(reply, Exception):
+        why = str(reply) if isinstance(reply, DynamoError) else "gave no answer in time"
+        return {"error": why, "versions": [], "context": {}, "hint_for": [], "last_exchange": None}
+    record: Record = reply.owned.merge(reply.held) if reply.held.known() else reply.owned
+    return {
+        "versions": [
+            {
+                "id": version.id,
+                "clock": {version.actor: version.counter},
+                "modified": timestamp(wall_ms_of(version.stamp)),
+                "size": version.size,
+                "etag": version.etag,
+            }
+            for version in record.live()
+        ],
+        "context": dict(record.context),
+        "hint_for": list(reply.hint_for),
+        "last_exchange": None,
+    }

@@ -1,0 +1,139 @@
+"""The face for other nodes: batches of operations, chunks, and who this node is.
+
+    POST /peer/ops             a batch (`dynamo.wire.messages`), answered when all of it is done
+    GET|PUT /peer/chunks/HEX   one chunk's bytes
+    GET /peer/hello?at=ADDR    who this node is, as JSON; ADDR is where the asker can be asked
+
+With `cluster.secret` set, every request must be signed (`dynamo.wire.signing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from dynamo.api.body import read_all
+from dynamo.api.errors import Answer, json_answer
+from dynamo.api.request import Request
+from dynamo.api.site import Face
+from dynamo.errors import Corrupt, DynamoError, MissingChunks, NotReady, PeerBroke, StorageFull
+from dynamo.replica.local import LocalReplica
+from dynamo.wire import messages
+from dynamo.wire.messages import Hello, Reply
+from dynamo.wire.signing import HEADER, Signer
+
+BATCH_BYTES_MAX = 16 * 1024 * 1024
+CHUNK_BYTES_MAX = 4 * 1024 * 1024
+BYTES = [(b"Content-Type", b"application/octet-stream")]
+
+
+class PeerFace:
+    """See the module. `met(address)` hears where an asker can be asked."""
+
+    app = Face()
+
+    def __init__(
+        self,
+        local: LocalReplica,
+        signer: Signer,
+        wall_clock: Callable[[], float],
+        hello: Callable[[], Hello],
+        met: Callable[[str], None],
+    ) -> None:
+        self._local = local
+        self._signer = signer
+        self._wall_clock = wall_clock
+        self._hello = hello
+        self._met = met
+
+    @app.route("/peer/ops", methods=["POST"])
+    async def ops(self, request: Request) -> Answer:
+        body = await read_all(request.body, BATCH_BYTES_MAX, "batch")
+        if not self._allowed(request, body):
+            return _stranger()
+        try:
+            ops = messages.decode_ops(body)
+        except PeerBroke as error:
+            return json_answer({"error": error.code, "detail": error.detail}, 400)
+        replies = await _all([self._local.call(op) for op in ops])
+        return Answer(200, BYTES, messages.encode(replies))
+
+    @app.route("/peer/chunks/<name>", methods=["GET"])
+    async def read_chunk(self, request: Request, name: str) -> Answer:
+        if not self._allowed(request, b""):
+            return _stranger()
+        try:
+            return Answer(200, BYTES, await self._local.read_chunk(_digest(name)))
+        except (MissingChunks, Corrupt) as error:
+            return json_answer({"error": error.code, "detail": str(error)}, 404)
+
+    @app.route("/peer/chunks/<name>", methods=["PUT"])
+    async def write_chunk(self, request: Request, name: str) -> Answer:
+        body = await read_all(request.body, CHUNK_BYTES_MAX, "chunk")
+        if not self._allowed(request, body):
+            return _stranger()
+        try:
+            await self._local.write_chunk(_digest(name), body)
+        except StorageFull as error:
+            return json_answer({"error": error.code, "detail": str(error)}, 507)
+        except Corrupt as error:
+            return json_answer({"error": error.code, "detail": str(error)}, 400)
+        return json_answer({})
+
+    @app.route("/peer/hello", methods=["GET"])
+    async def hello(self, request: Request) -> Answer:
+        if not self._allowed(request, b""):
+            return _stranger()
+        for at in (request.args or {}).get(b"at", ())[:1]:
+            self._met(at.decode("utf-8", "replace"))
+        return Answer(
+            200, [(b"Content-Type", b"application/json")], messages.encode_hello(self._hello())
+        )
+
+    def _allowed(self, request: Request, body: bytes) -> bool:
+        if not self._signer.required:
+            return True
+        signature = (request.header(HEADER.lower()) or "").encode("latin-1")
+        now = self._wall_clock()
+        return self._signer.verify(now, signature, request.method, request.uri, body)
+
+
+def _all(calls: Sequence[Deferred[Reply]]) -> Deferred[list[Reply]]:
+    """The replies of a batch, in order, a `Fault` for each that failed; fires when all are in."""
+    replies: list[Reply | None] = [None] * len(calls)
+    done: Deferred[list[Reply]] = Deferred()
+    left = len(calls)
+
+    def took(result: Reply | Failure, index: int) -> None:
+        nonlocal left
+        replies[index] = _fault(result) if isinstance(result, Failure) else result
+        left -= 1
+        if not left and not done.called:
+            done.callback(replies)  # type: ignore[arg-type]
+
+    for index, call in enumerate(calls):
+        call.addBoth(took, index)
+    if not calls:
+        done.callback([])
+    return done
+
+
+def _fault(failure: Failure) -> Reply:
+    error = failure.value
+    if isinstance(error, DynamoError):
+        return messages.fault(error)
+    return messages.fault(NotReady(f"{type(error).__name__}: {error}"))
+
+
+def _digest(name: str) -> bytes:
+    try:
+        return bytes.fromhex(name)
+    except ValueError:
+        raise MissingChunks(()) from None
+
+
+def _stranger() -> Answer:
+    detail = "This node answers only requests signed with its cluster's secret."
+    return json_answer({"error": "unauthorized", "detail": detail}, 401)

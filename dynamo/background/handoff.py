@@ -1,0 +1,107 @@
+"""Hinted handoff: what absent owners missed flows to them when they are back (Dynamo §4.6).
+
+For each member that is alive and has hints here, batches of hints are sent as merges, with the
+chunks it lacks sent first, and dropped on its acknowledgement. A hint that changed meanwhile stays
+for the next round. Nothing here remembers where it was: the hints left are the work left, so a
+restart of either side resumes by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import txaio.tx
+from twisted.internet.defer import DeferredList
+
+from dynamo.core.record import Record
+from dynamo.errors import DynamoError, MissingChunks
+from dynamo.ports import ClusterView, Replica
+from dynamo.replica.transfer import fetch, supply
+from dynamo.storage.copies import Copies
+from dynamo.storage.facts import BucketTable
+from dynamo.wire import messages
+from dynamo.wire.codec import Hint
+
+BATCH = 64
+BATCH_BYTES = 2 * 1024 * 1024
+
+log = txaio.tx.make_logger()
+
+
+@attrs.define(eq=False)
+class Handoff:
+    """Delivers this node's hints. `actor()` is the node's actor."""
+
+    view: ClusterView
+    copies: Copies
+    buckets: BucketTable
+    actor: Callable[[], str]
+    _cursor: dict[str, bytes] = attrs.field(factory=dict)
+
+    async def step(self) -> bool:
+        """Delivers one batch to each member that can take it; True if any took something."""
+        progress = False
+        for target in sorted(self.copies.hints.counts):
+            if self.view.is_healthy(target) and target != self.view.name:
+                progress = await self._deliver(target) or progress
+        return progress
+
+    async def _deliver(self, target: str) -> bool:
+        view = self.copies.engine.view()
+        after = self._cursor.get(target, b"")
+        found = self.copies.hints.batch(view, target, after, BATCH)
+        if not found:
+            # Through once; what is left changed or failed meanwhile and is taken up anew.
+            self._cursor.pop(target, None)
+            return bool(after)
+        replica = self.view.replica(target)
+        calls, hints, size = [], [], 0
+        for row, hint in found:
+            record = self.copies.read(hint.incarnation, hint.key)
+            calls.append(replica.call(self._merge(hint, record)))
+            hints.append((hint, record))
+            self._cursor[target] = row
+            size += sum(len(v.body) for v in record.versions)
+            if size > BATCH_BYTES:
+                break
+        taken = []
+        for (hint, record), (ok, result) in zip(
+            hints, await DeferredList(calls, consumeErrors=True), strict=True
+        ):
+            if ok or await self._with_chunks(replica, hint, record, result):
+                taken.append(hint)
+        if taken:
+            await self.copies.drop_hints(target, self.actor(), taken)
+            left = self.copies.hints.counts.get(target, 0)
+            if not left:
+                log.info("{target} has been told all it missed", target=target)
+        return bool(taken)
+
+    def _merge(self, hint: Hint, record: Record) -> messages.Merge:
+        bucket = self.buckets.by_incarnation.get(hint.incarnation)
+        latest = bucket is not None and bucket.properties.conflicts == "latest"
+        return messages.Merge(hint.incarnation, hint.key, record, latest)
+
+    async def _with_chunks(
+        self, replica: Replica, hint: Hint, record: Record, result: object
+    ) -> bool:
+        """Tries again after sending the chunks the target said it lacks; True if it took it."""
+        error = getattr(result, "value", None)
+        if not isinstance(error, MissingChunks):
+            return False
+        sources = [self.view.replica(self.view.name)]
+        sources += [
+            self.view.replica(m.name)
+            for m in self.view.ring.members
+            if m.name not in (self.view.name, replica.name) and self.view.is_healthy(m.name)
+        ]
+        try:
+            await supply(
+                replica, sorted(record.chunk_digests()), lambda digest: fetch(digest, sources)
+            )
+            await replica.call(self._merge(hint, record))
+        except DynamoError as fault:
+            log.debug("{target}: {fault}", target=replica.name, fault=fault)
+            return False
+        return True
