@@ -24,6 +24,9 @@ from dynamo import log
 from dynamo.config import Config, load
 from dynamo.errors import DynamoError
 
+TWISTD_PIDFILE = "twistd.pid"
+"""What twistd calls its pid file when nobody says otherwise: one per folder, not per node."""
+
 
 class Options(usage.Options):
     """What `twistd dynamo` understands."""
@@ -32,7 +35,8 @@ class Options(usage.Options):
     longdesc = (
         "Runs one node of a leaderless object store until SIGTERM or Ctrl-C. Any node answers "
         "any request; nodes find each other by gossip through the seeds that FILE names. "
-        "In the foreground: twistd -n dynamo --conf conf/node.yaml. "
+        "In the foreground: twistd -n dynamo --conf conf/node.yaml; no pid file is then written "
+        "unless --pidfile names one, so several nodes can run from one folder. "
         "As a daemon: twistd --pidfile=n1.pid --logfile=n1.log dynamo --conf conf/n1.yaml. "
         "conf/node.yaml shows every setting at its default with meaning and unit."
     )
@@ -49,11 +53,15 @@ class Options(usage.Options):
     compData = usage.Completions(optActions={"conf": usage.CompleteFiles("*.yaml")})
 
     def postOptions(self) -> None:
+        """Asks for what is missing, and spares a node in the foreground twistd's one pid file."""
         if not self["conf"]:
             raise SystemExit(
                 "twistd dynamo: --conf is missing; give the node's YAML file, "
                 "e.g. twistd -n dynamo --conf conf/node.yaml"
             )
+        twistd = self.parent if self.parent is not None else {}
+        if twistd.get("nodaemon") and twistd.get("pidfile") == TWISTD_PIDFILE:
+            twistd["pidfile"] = ""
 
 
 class NodeService(MultiService):

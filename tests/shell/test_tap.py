@@ -82,6 +82,20 @@ def test_the_log_goes_where_twistd_was_told(twistd: dict[str, Any], ours: bool) 
     assert Path("n.log").exists() is (twistd.get("logfile") == "n.log")
 
 
+@pytest.mark.parametrize(
+    ("twistd", "pidfile"),
+    [
+        ({"nodaemon": True, "pidfile": "twistd.pid"}, ""),
+        ({"nodaemon": True, "pidfile": "n1.pid"}, "n1.pid"),
+        ({"nodaemon": False, "pidfile": "twistd.pid"}, "twistd.pid"),
+    ],
+)
+def test_nodes_in_the_foreground_share_a_folder(twistd: dict[str, Any], pidfile: str) -> None:
+    """twistd's one pid file per folder is for daemons, or for who asks for one by name."""
+    parent: Any = options(**twistd).parent
+    assert parent["pidfile"] == pidfile
+
+
 @pytest.mark.usefixtures("made")
 def test_what_the_disk_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that cannot be made names its file and the reason."""
