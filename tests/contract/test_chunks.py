@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 
 from dynamo.errors import Corrupt, MissingChunks, StorageFull
 from dynamo.storage import chunks as chunks_module
+from dynamo.storage import files as files_module
 from dynamo.storage.chunks import Chunks, FileChunks, MemoryChunks, digest_of
 from dynamo.storage.threads import run_here
 
@@ -69,9 +70,15 @@ def files_in(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("data", [b"", b"a", bytes(range(256)) * 4096])
+WHOLE = bytes(range(256)) * 4096
+"""One mebibyte."""
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"a", WHOLE, WHOLE[:-1], WHOLE[:200_001], WHOLE[:131_072], WHOLE * 2 + b"tail"]
+)
 def test_what_is_written_is_read(fixture: Fixture, data: bytes) -> None:
-    """Bytes of any size up to 1 MiB come back, also after opening the store again."""
+    """Bytes of any size, odd ones too, come back, also after opening the store again."""
     digest = store(fixture.chunks, data)
     for chunks in (fixture.chunks, fixture.open()):
         assert result(chunks.read(digest)) == data
@@ -182,6 +189,32 @@ def test_memory_full(tmp_path: Path) -> None:
         result(chunks.write(digest_of(b"b" * 100), b"b" * 100))
     chunks.delete(first)
     store(chunks, b"b" * 100)
+
+
+def test_files_without_direct_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that refuses writes past its cache gets them through it."""
+    chunks = FileChunks(tmp_path, run_here)
+    refused: list[str] = []
+    real_open = os.open
+
+    def refuse(path: str, flags: int, *rest: Any) -> int:
+        if flags & files_module.O_DIRECT:
+            refused.append(path)
+            raise OSError(22, "Invalid argument")
+        return real_open(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", refuse)
+    digest = store(chunks, WHOLE)
+    assert len(refused) == 1
+    assert result(chunks.read(digest)) == WHOLE
+
+
+def test_files_a_leftover_of_the_same_name_is_no_hindrance(tmp_path: Path) -> None:
+    """A write meets the temporary file of a process that died, not yet swept, and goes on."""
+    chunks = FileChunks(tmp_path, run_here)
+    digest = digest_of(b"data")
+    (tmp_path / "tmp" / f"{digest.hex()}.0").write_bytes(b"longer than the data was")
+    assert result(chunks.read(store(chunks, b"data"))) == b"data"
 
 
 class Syscalls:
