@@ -17,7 +17,9 @@ from dynamo.errors import BadRequest
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]+) HTTP/1\.([0-9])")
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\x00\r\n]*)")
-_PLAUSIBLE = re.compile(rb"\r?|(?:\r\n)?[A-Z]{0,20}(?: [!-~\x80-\xff]*(?: .*)?)?", re.DOTALL)
+_PLAUSIBLE = re.compile(
+    rb"\r?|[A-Z]{1,20}(?: [!-~\x80-\xff]*(?: [HTP/.0-9]{0,8}(?:\r(?:\n.*)?)?)?)?", re.DOTALL
+)
 _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://[^/?#]*")
 
 FIELDS_MAX = 200

@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request as WebRequest
 
-from dynamo.api.body import Arriving, Whole
+from dynamo.api.body import Arriving, Whole, incomplete
 from dynamo.api.errors import Answer, answer_error, status_of
 from dynamo.api.head import Head
 
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from dynamo.api.channel import Channel
 
 _log = txaio.tx.make_logger()
+
+NOTHING = Whole(b"")
+SEND_BYTES = 256 * 1024
+"""At most so much is handed to the transport before a look at whether the client reads."""
 
 NO_BODY = frozenset((204, 304))
 
@@ -46,7 +50,7 @@ class Request(WebRequest):
     channel: Any
     site: Any
     transport: Any
-    body: Whole | Arriving
+    body: Whole | Arriving = NOTHING
     running: Deferred[Any] | None = None
     route: str = ""
 
@@ -131,12 +135,13 @@ class Request(WebRequest):
 
     async def send(self, piece: bytes) -> None:
         """Sends a piece of the body, and waits until the client has room for more."""
-        if self._disconnected:
-            return
-        channel = self.channel
-        channel.send(piece)
-        if channel.blocked:
-            await channel.unblocked()
+        for at in range(0, len(piece), SEND_BYTES):
+            if self._disconnected:
+                return
+            channel = self.channel
+            channel.send(piece[at : at + SEND_BYTES] if len(piece) > SEND_BYTES else piece)
+            if channel.blocked:
+                await channel.unblocked()
 
     def _head_parts(self, status: int, headers: list[tuple[bytes, bytes]]) -> list[bytes]:
         assert not self.startedWriting, "a request is answered once"
@@ -219,6 +224,8 @@ class Request(WebRequest):
     def connectionLost(self, reason: Failure) -> None:
         """The client is gone: the handler is told by its body and by cancelling it."""
         super().connectionLost(reason)
+        if isinstance(self.body, Arriving):
+            self.body.fail(incomplete())
         running, self.running = self.running, None
         if running is not None:
             running.cancel()

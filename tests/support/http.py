@@ -23,13 +23,20 @@ from dynamo.api.site import Site
 
 @implementer(ITCPTransport)
 class Wire(StringTransport):
-    """A TCP transport in memory. It counts pauses and notes a half-close."""
+    """A TCP transport in memory. It counts pauses and notes a half-close; if `always_full`, each
+    write fills it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.half_closed = False
         self.pauses = 0
         self.aborted = False
+        self.always_full = False
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if self.always_full and self.producer is not None:
+            self.producer.pauseProducing()
 
     def setTcpNoDelay(self, enabled: bool) -> None: ...
 
