@@ -38,8 +38,8 @@ VIEWS_WATCHED_MAX = 1024
 class LmdbEngine:
     """The `Engine` on LMDB.
 
-    `map_bytes` is the largest the store can grow (address space, not disk). `reserve_bytes` of
-    the file system stay free: growing commits stop there, so that freeing ones can still work.
+    `map_bytes` is the largest the store can grow (address space, not disk). `reserve_bytes` stay
+    free: growing commits stop there, so that freeing ones can still work.
     """
 
     def __init__(
@@ -106,16 +106,15 @@ class LmdbEngine:
         growing = not all(map(is_freeing, jobs))
         txn: Any = None
         try:
-            free = self._free_bytes() if growing else 0
-            if growing and free < self._reserve_bytes // 2:
-                raise StorageFull
             txn = self._env.begin(write=True)
-            spare = self._spare_bytes(txn) if growing else 0
+            room = self._room(txn) if growing else 0
+            if room < 0:
+                raise StorageFull
             transaction = LmdbTransaction(txn, self._dbs)
             outcomes = [transaction.run(job) for job in jobs]
             if transaction.changed:
-                if growing:
-                    self._check_room(transaction, free, spare)
+                if growing and room < _growth(transaction):
+                    raise StorageFull
                 ending, txn = txn, None  # A commit that fails has ended the transaction too.
                 ending.commit()
                 self._commits += 1
@@ -126,17 +125,13 @@ class LmdbEngine:
             if txn is not None:
                 txn.abort()
 
-    def _check_room(self, transaction: LmdbTransaction, free: int, spare: int) -> None:
-        """Raises `StorageFull` if the commit could eat into the reserve.
+    def _room(self, txn: Any) -> int:
+        """How many bytes may be added and still leave the reserve to jobs that free space.
 
-        The estimate is high: each put may take its bytes and two pages more. Below the reserve a
-        commit passes only if the pages that earlier ones freed inside the file can take all of
-        it; and as those may lie too scattered for large values, `_attempt` lets nothing grow
-        once half the reserve is gone.
+        The reserve may lie outside the file, or in pages that earlier commits freed inside it,
+        which is where room comes back: the file never shrinks.
         """
-        growth = transaction.put_bytes + 2 * PAGE_BYTES * (transaction.puts + 8)
-        if free - growth < self._reserve_bytes and spare < growth:
-            raise StorageFull
+        return max(self._free_bytes(), self._spare_bytes(txn)) - self._reserve_bytes
 
     def _free_bytes(self) -> int:
         """Room left to the store: on the file system, and in the map."""
@@ -180,6 +175,11 @@ class LmdbEngine:
             else:
                 kept.append(watched)
         self._views = kept
+
+
+def _growth(transaction: LmdbTransaction) -> int:
+    """Bytes a commit may take, guessed high: what is put, and two pages more for each put."""
+    return transaction.put_bytes + 2 * PAGE_BYTES * (transaction.puts + 8)
 
 
 def _open_fault(path: str, error: Exception) -> StorageFault:

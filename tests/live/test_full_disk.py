@@ -73,7 +73,7 @@ def is_tmpfs(path: Path) -> bool:
 
 @pytest.mark.parametrize("reserve_bytes", [1 << 20, 0])
 def test_the_store_lives_through_a_full_disk(disk: Path, reserve_bytes: int) -> None:
-    """With and without a reserve: growing stops with `StorageFull`, what was stored stays and
+    """With and without a reserve, growing stops with `StorageFull`, what was stored stays and
     is read, deletes work, what they free is written again, and a restart finds it all."""
     if reserve_bytes == 0 and not is_tmpfs(disk):
         pytest.skip("without a real full disk there is no ENOSPC to meet")
@@ -123,11 +123,11 @@ def test_a_disk_that_fills_during_the_commit(disk: Path) -> None:
 
 
 def test_the_reserve_is_kept(disk: Path) -> None:
-    """However the last commits grow, at least half the reserve is left for deleting."""
+    """However the last commits grow, the reserve is left for deleting."""
     engine = LmdbEngine(disk / "db", reserve_bytes=2 << 20)
     fill(engine, lambda number: put(b"%05d" % number, b"v" * 300_000))
     fill(engine, lambda number: put(b"small %05d" % number, b"v" * 3_000))
-    assert lmdb_engine.bytes_free(str(disk)) >= 1 << 20
+    assert lmdb_engine.bytes_free(str(disk)) >= 2 << 20
     engine.close()
 
 

@@ -104,7 +104,7 @@ def test_a_store_whose_directory_is_gone_says_so(
 def test_room_is_looked_at_before_each_commit(
     engine: LmdbEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With less than half the reserve nothing grows; with enough it does again."""
+    """With less than the reserve nothing grows; with enough it does again."""
     for free, kind in ((1 << 20, StorageFull), (1 << 30, type(None)), (0, StorageFull)):
         monkeypatch.setattr(lmdb_engine, "bytes_free", lambda path, free=free: free)
         assert [type(outcome) for outcome in engine.commit([put(b"a", b"1")])] == [kind]
