@@ -7,8 +7,8 @@ dates have no finer grain; a date that does not parse is ignored (§13.1.3, §13
 from __future__ import annotations
 
 import re
-from calendar import timegm
-from email.utils import parsedate
+from datetime import UTC, datetime
+from email.utils import parsedate_tz
 from typing import Literal
 
 from dynamo.errors import CallersFault
@@ -57,12 +57,12 @@ def strong_match(tag: str, etag: str) -> bool:
 
 def parse_date(text: str) -> int | None:
     """Seconds since the epoch of an HTTP date, or None."""
-    parsed = parsedate(text)
-    if parsed is None or "GMT" not in text:
-        return None
     try:
-        return timegm(parsed)
-    except (ValueError, OverflowError):
+        parsed = parsedate_tz(text)
+        if parsed is None or parsed[9]:
+            return None
+        return int(datetime(*parsed[:6], tzinfo=UTC).timestamp())
+    except (ValueError, OverflowError, IndexError, TypeError):
         return None
 
 
