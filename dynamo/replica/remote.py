@@ -126,7 +126,15 @@ class RemoteReplica:
             headers[HEADER] = signature
         url = f"http://{self.address}{path.decode()}"
         try:
-            asked = self._http.request(method.decode(), url, headers=headers, data=body or None)
+            asked = self._http.request(
+                method.decode(),
+                url,
+                headers=headers,
+                data=body or None,
+                allow_redirects=False,
+                unbuffered=True,
+                reactor=self._clock,
+            )
             asked.addTimeout(timeout, self._clock)
             response = await asked
             pieces: list[bytes] = []
