@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-import txaio.tx
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
@@ -43,6 +42,7 @@ from dynamo.coordinator.writes import Writer
 from dynamo.core.clock import HybridClock
 from dynamo.core.quorum import majority
 from dynamo.errors import DynamoError
+from dynamo.log import make_logger
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.pool import peer_client
 from dynamo.replica.remote import RemoteReplica
@@ -63,7 +63,7 @@ PROBE_TIMEOUT_S = 1.0
 BODY_SLACK = 1024 * 1024
 """Bytes a form may have beyond its file: its other fields and the boundaries."""
 
-log = txaio.tx.make_logger()
+log = make_logger()
 
 
 def makeNode(

@@ -7,14 +7,14 @@ static member list implements it, and so does gossip.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
 
 from dynamo.core.ring import Ring
-from dynamo.wire.messages import Op, Reply
+from dynamo.wire.messages import Hello, Op, Reply
 
 Liveness = Literal["alive", "suspect", "dead", "left"]
 
@@ -41,6 +41,10 @@ class Replica(Protocol):
 
     name: str
 
+    @property
+    def gathering(self) -> bool:
+        """Whether reads wait here to be sent together: one more then costs next to nothing."""
+
     def call(self, op: Op) -> Deferred[Reply]:
         """Does one operation there. Never fires with a `Fault`: that is raised instead.
 
@@ -52,6 +56,13 @@ class Replica(Protocol):
 
     def write_chunk(self, digest: bytes, data: bytes) -> Deferred[None]:
         """Stores a chunk; fires when it is on disk there."""
+
+
+class Peer(Replica, Protocol):
+    """Another node at an address, whose `name` is learnt by asking."""
+
+    async def hello(self, own_address: str, timeout: float) -> Hello:
+        """Asks who it is, within `timeout` seconds, saying where it can ask back."""
 
 
 class ClusterView(Protocol):
@@ -88,6 +99,3 @@ class ClusterView(Protocol):
 
     def watch(self, changed: Callable[[str, Liveness], None]) -> None:
         """Calls back on every change of a member's liveness."""
-
-
-Counters = Mapping[str, int]

@@ -17,7 +17,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-import txaio.tx
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
@@ -27,11 +26,12 @@ from twisted.web.server import Request as WebRequest
 from dynamo.api.body import Arriving, Whole, incomplete
 from dynamo.api.errors import Answer, answer_error, status_of
 from dynamo.api.head import Head
+from dynamo.log import make_logger
 
 if TYPE_CHECKING:
     from dynamo.api.channel import Channel
 
-_log = txaio.tx.make_logger()
+_log = make_logger()
 
 NOTHING = Whole(b"")
 SEND_BYTES = 256 * 1024

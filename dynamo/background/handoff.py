@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import attrs
-import txaio.tx
 from twisted.internet.defer import DeferredList
 
 from dynamo.core.record import Record
 from dynamo.errors import DynamoError, MissingChunks
+from dynamo.log import make_logger
 from dynamo.ports import ClusterView, Replica
 from dynamo.replica.transfer import fetch, supply
 from dynamo.storage.copies import Copies
@@ -26,7 +26,7 @@ from dynamo.wire.codec import Hint
 BATCH = 64
 BATCH_BYTES = 2 * 1024 * 1024
 
-log = txaio.tx.make_logger()
+log = make_logger()
 
 
 @attrs.define(eq=False)

@@ -11,16 +11,16 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import attrs
-import txaio.tx
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from dynamo.errors import DynamoError
+from dynamo.log import make_logger
 
 PAUSE_MAX_S = 60.0
 
-log = txaio.tx.make_logger()
+log = make_logger()
 
 
 @attrs.define(eq=False)

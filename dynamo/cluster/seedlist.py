@@ -18,15 +18,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import attrs
-import txaio.tx
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from dynamo import ports
+from dynamo.cluster.facts import by_facts, placed, status
 from dynamo.core.ring import Member, Ring
 from dynamo.errors import DynamoError, PeerFault, PeerUnreachable
+from dynamo.log import make_logger
 from dynamo.ports import Liveness, MemberStatus, Replica
-from dynamo.replica.remote import RemoteReplica
 from dynamo.storage.facts import BucketTable, Identity
 from dynamo.wire import messages
 from dynamo.wire.codec import MemberFacts
@@ -36,7 +37,7 @@ FORM_AFTER_S = 5.0
 DEAD_AFTER_MISSES = 2
 MEMBERS_MAX = 1000
 
-log = txaio.tx.make_logger()
+log = make_logger()
 
 
 @attrs.define(eq=False)
@@ -44,7 +45,7 @@ class Peer:
     """Another node, by the address it was found under; `facts` once it has said who it is."""
 
     address: str
-    replica: RemoteReplica
+    replica: ports.Peer
     facts: MemberFacts | None = None
     hello: Hello | None = None
     liveness: Liveness = "dead"
@@ -68,7 +69,7 @@ class SeedList:
         identity: Identity,
         buckets: BucketTable,
         about_me: Callable[[], Hello],
-        remote: Callable[[str, str], RemoteReplica],
+        remote: Callable[[str, str], ports.Peer],
         seeds: Iterable[str],
         copies: int,
         interval: float,
@@ -164,13 +165,13 @@ class SeedList:
 
     def members(self) -> list[MemberStatus]:
         me = self._about_me()
-        found = [_status(me, "alive", 0)]
+        found = [status(me, "alive", 0)]
         for name in sorted(self._by_name):
             peer = self._by_name[name]
             if peer.hello is not None:
-                found.append(_status(peer.hello, peer.liveness, peer.restarts))
+                found.append(status(peer.hello, peer.liveness, peer.restarts))
             elif peer.facts is not None:
-                found.append(_status(_by_facts(peer.facts), peer.liveness, peer.restarts))
+                found.append(status(by_facts(peer.facts), peer.liveness, peer.restarts))
         return sorted(found, key=lambda m: m.name)
 
     # Asking.
@@ -277,7 +278,7 @@ class SeedList:
             self.met(address)
         if before != peer.facts and self._identity.actor:
             self._save()
-        if before is None or _placed(before) != _placed(peer.facts):
+        if before is None or placed(before) != placed(peer.facts):
             self._rebuild_ring()
         self._turn(peer, "alive")
 
@@ -385,46 +386,3 @@ class SeedList:
             self.ring = ring
             names = ", ".join(sorted(m.name for m in members))
             log.info("The ring has {n} members: {names}", n=len(members), names=names)
-
-
-def _placed(facts: MemberFacts) -> tuple[str, str, float]:
-    """What ownership depends on."""
-    return (facts.name, facts.zone, facts.weight)
-
-
-def _by_facts(facts: MemberFacts) -> Hello:
-    """What is known of a member that has not answered since this node started."""
-    return Hello(
-        name=facts.name,
-        cluster_name="",
-        partitions=0,
-        zone=facts.zone,
-        weight=facts.weight,
-        api=facts.api,
-        cluster=facts.cluster,
-        actor=facts.actor,
-        boot="",
-        joined=False,
-        actors={},
-        peers=(),
-        hints={},
-        buckets="",
-        objects=0,
-        bytes=0,
-    )
-
-
-def _status(hello: Hello, liveness: Liveness, restarts: int) -> MemberStatus:
-    return MemberStatus(
-        name=hello.name,
-        api=hello.api,
-        cluster=hello.cluster,
-        zone=hello.zone,
-        weight=hello.weight,
-        liveness=liveness,
-        role="active" if hello.joined or not hello.boot else "joining",
-        incarnation=restarts,
-        objects=hello.objects,
-        bytes=hello.bytes,
-        hints=sum(hello.hints.values()),
-    )

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import attrs
-import txaio.tx
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -26,6 +25,7 @@ from dynamo.errors import (
     PeerFault,
     QuorumNotMet,
 )
+from dynamo.log import make_logger
 from dynamo.ports import ClusterView
 from dynamo.storage.facts import BucketTable
 from dynamo.wire import messages
@@ -35,7 +35,7 @@ NAMESPACE = b"buckets!"
 RETRY_S = 0.1
 LOCKS_MAX = 10_000
 
-log = txaio.tx.make_logger()
+log = make_logger()
 
 
 @attrs.define(eq=False)

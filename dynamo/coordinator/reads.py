@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import attrs
-import txaio.tx
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
@@ -21,13 +20,14 @@ from dynamo.core.preference import prefer
 from dynamo.core.quorum import ReadTally
 from dynamo.core.record import Record, Version
 from dynamo.errors import Corrupt, DynamoError, QuorumNotMet
+from dynamo.log import make_logger
 from dynamo.ports import ClusterView
 from dynamo.wire import messages
 from dynamo.wire.messages import Reply
 
 LATE_S = 0.15
 
-log = txaio.tx.make_logger()
+log = make_logger()
 
 
 @attrs.frozen
@@ -99,9 +99,9 @@ class Poll:
         ranking = ring.ranking(ring.partition(incarnation, key))
         preference = prefer(ranking, terms.n, view.is_healthy, terms.strict)
         names = [t.name for t in preference.targets]
-        if view.name in names:
-            names.remove(view.name)
-            names.insert(0, view.name)
+        # This node's own copy costs nothing, and a question that can join others that wait to
+        # be sent costs little; among equals the order is the ring's.
+        names.sort(key=lambda name: name != view.name and 2 - view.replica(name).gathering)
         # Owners that gossip believes gone are asked last: better a late answer than none.
         self._order = names + [o for o in preference.owners if o not in names]
         self._have_bytes = False

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import attrs
-import txaio.tx
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
@@ -30,6 +29,7 @@ from dynamo.errors import (
     StorageFault,
     StorageFull,
 )
+from dynamo.log import make_logger
 from dynamo.ports import ClusterView
 from dynamo.storage.copies import Copies
 from dynamo.wire import messages
@@ -38,7 +38,7 @@ from dynamo.wire.messages import Coordinate, CoordinateReply, Reply
 LATE_S = 0.3
 FORWARD_S = 2.0
 
-log = txaio.tx.make_logger()
+log = make_logger()
 
 
 @attrs.define(eq=False)

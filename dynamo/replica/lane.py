@@ -49,6 +49,11 @@ class Lane:
         self._flush_soon()
         return done
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a batch is being gathered that one more operation could join for free."""
+        return bool(self._queue)
+
     def _flush_soon(self) -> None:
         if not self._flushing and self._in_flight < self._in_flight_max:
             self._flushing = True

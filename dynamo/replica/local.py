@@ -50,6 +50,10 @@ class LocalReplica:
             messages.Inspect: self._inspect,
         }
 
+    @property
+    def gathering(self) -> bool:
+        return False
+
     def call(self, op: Op) -> Deferred[Reply]:
         handler = self.handlers.get(type(op))
         if handler is None:

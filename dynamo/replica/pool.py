@@ -1,19 +1,74 @@
-"""The HTTP client every `RemoteReplica` of a node shares.
+"""The HTTP client every `RemoteReplica` of a node shares: treq over a pool that keeps connections.
 
-Connections are kept, a bounded number to each peer, and never retried behind our back: whether a
-write may be sent again is the coordinator's to decide.
+A bounded number of connections to each peer stay open, and nothing is retried behind our back:
+whether a write may be sent again is the coordinator's to decide.
+
+Addresses are turned into endpoints and URLs once, not once per request: checking the same host
+name against IDNA took a fifth of a small exchange.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+from hyperlink import EncodedURL
 from treq.client import HTTPClient
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.web.client import URI, Agent, HTTPConnectionPool
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
 
 CONNECT_S = 2.0
 CONNECTIONS_MAX = 16
 IDLE_S = 60
+ENDPOINTS_MAX = 4096
+
+
+class PeerURL(EncodedURL):
+    """A URL made of ASCII from the start, so that there is nothing to convert at each use."""
+
+    def to_uri(self) -> PeerURL:
+        return self
+
+
+def peer_url(address: str, path: str) -> PeerURL:
+    """The URL of `path`, which begins with a slash, on the peer at `address` ("host:port")."""
+    ascii_text = EncodedURL.from_text(f"http://{address}{path}").to_uri().to_text()
+    return cast(PeerURL, PeerURL.from_text(ascii_text))
+
+
+@implementer(IStreamClientEndpoint)
+class _Promptly:
+    """Connects and then sends what is written at once (no Nagle): requests are whole messages."""
+
+    def __init__(self, endpoint: HostnameEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        return self._endpoint.connect(protocolFactory).addCallback(_prompt)
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """An endpoint for each address, kept."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._kept: dict[tuple[bytes, int], _Promptly] = {}
+
+    def endpointForURI(self, uri: URI) -> _Promptly:
+        where = (uri.host, uri.port)
+        endpoint = self._kept.get(where)
+        if endpoint is None:
+            if len(self._kept) >= ENDPOINTS_MAX:
+                self._kept.clear()
+            endpoint = _Promptly(
+                HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=CONNECT_S)
+            )
+            self._kept[where] = endpoint
+        return endpoint
 
 
 def peer_client(reactor: Any) -> tuple[HTTPClient, HTTPConnectionPool]:
@@ -22,5 +77,11 @@ def peer_client(reactor: Any) -> tuple[HTTPClient, HTTPConnectionPool]:
     pool.maxPersistentPerHost = CONNECTIONS_MAX
     pool.cachedConnectionTimeout = IDLE_S
     pool.retryAutomatically = False
-    agent = Agent(reactor, connectTimeout=CONNECT_S, pool=pool)
+    agent = Agent.usingEndpointFactory(reactor, _Endpoints(reactor), pool)
     return HTTPClient(agent), pool
+
+
+def _prompt(protocol: IProtocol) -> IProtocol:
+    made: Any = protocol
+    made.transport.setTcpNoDelay(True)
+    return protocol

@@ -8,17 +8,18 @@ a peer that says nothing for `timeout` seconds is unreachable.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 from urllib.parse import quote
 
 import treq
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.error import ConnectError, ConnectingCancelledError
-from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from dynamo.errors import MissingChunks, PeerBroke, PeerUnreachable, StorageFull
 from dynamo.replica.lane import Lane
+from dynamo.replica.pool import peer_url
 from dynamo.wire import messages
 from dynamo.wire.messages import Hello, Op, Reply
 from dynamo.wire.signing import HEADER, Signer
@@ -37,11 +38,12 @@ LANES: dict[type[Op], str] = {
     messages.BucketMake: "forward",
 }
 IN_FLIGHT = {"read": 1, "scan": 2, "write": 1, "forward": 8}
+OPS = b"/peer/ops"
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 
 
 class RemoteReplica:
-    """The member `name` at `address` ("host:port").
+    """The member `name` at `address` ("host:port"). `clock` is the reactor.
 
     `evidence(name, ok)` is told how each request went. `timeout` is in seconds of silence.
     """
@@ -52,7 +54,7 @@ class RemoteReplica:
         address: str,
         *,
         http: HTTPClient,
-        clock: IReactorTime,
+        clock: Any,
         wall_clock: Callable[[], float],
         signer: Signer,
         timeout: float,
@@ -60,6 +62,7 @@ class RemoteReplica:
     ) -> None:
         self.name = name
         self.address = address
+        self._ops = peer_url(address, OPS.decode())
         self._http = http
         self._clock = clock
         self._wall_clock = wall_clock
@@ -72,6 +75,10 @@ class RemoteReplica:
 
     def call(self, op: Op) -> Deferred[Reply]:
         return self._lanes[LANES[type(op)]].call(op)
+
+    @property
+    def gathering(self) -> bool:
+        return self._lanes["read"].waiting
 
     def read_chunk(self, digest: bytes) -> Deferred[bytes]:
         return Deferred.fromCoroutine(self._read_chunk(digest))
@@ -92,9 +99,7 @@ class RemoteReplica:
         return Deferred.fromCoroutine(self._post(ops))
 
     async def _post(self, ops: Sequence[Op]) -> Sequence[Reply]:
-        code, data = await self._exchange(
-            b"POST", b"/peer/ops", messages.encode(ops), self._timeout
-        )
+        code, data = await self._exchange(b"POST", OPS, messages.encode(ops), self._timeout)
         if code != 200:
             raise PeerBroke(self.name, f"answered {code} to a batch")
         return messages.decode_replies(data)
@@ -124,7 +129,7 @@ class RemoteReplica:
         if self._signer.required:
             signature = self._signer.sign(self._wall_clock(), method, path, body)
             headers[HEADER] = signature
-        url = f"http://{self.address}{path.decode()}"
+        url = self._ops if path == OPS else peer_url(self.address, path.decode())
         try:
             asked = self._http.request(
                 method.decode(),
