@@ -29,12 +29,15 @@ ROWS = [
     (10, 1024),
     (30, 256),
     (30, 1024),
+    (30, 2048),
     (30, 4096),
     (100, 1024),
     (100, 4096),
+    (100, 8192),
     (100, 16384),
     (300, 4096),
     (300, 16384),
+    (300, 32768),
     (1000, 16384),
     (1000, 65536),
 ]
@@ -173,7 +176,7 @@ def main() -> None:
     quick = parser.parse_args().quick
 
     def runs_of(work: int) -> int:
-        return 3 if quick else max(1, min(20, 8_000_000 // work))
+        return 3 if quick else max(2, min(20, 8_000_000 // work))
 
     rows = [(size, q, 1) for size, q in ROWS if not quick or size * q <= 500_000]
     table(rows, runs_of)

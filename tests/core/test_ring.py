@@ -343,7 +343,7 @@ def test_fill_splits_in_proportion_between_bounds(
 
 
 def test_zone_shares_follow_rounds() -> None:
-    """Three copies in zones of three nodes and one: the lone node holds all, the others two thirds."""
+    """Three copies in zones of three and of one node: the lone node holds everything."""
     spread = zoning(["a", "a", "a", "b"], 3)
 
     assert (spread.low, spread.high) == ([2, 1], [3, 1])
