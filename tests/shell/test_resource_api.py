@@ -273,7 +273,8 @@ def test_a_key_is_kept_exactly(key: str) -> None:
     ("path", "key"),
     [("a/../b", "a/../b"), ("..", ".."), ("a//b", "a//b"), ("/a", "/a"), ("a/", "a/"),
      ("a%2Fb", "a/b"), ("%252F", "%2F"), ("a+b", "a+b"), ("%C3%A9", "é"),
-     ("objects/x", "objects/x"), ("%2e%2e/%2E", "../."), ("a%0Ab", "a\nb"), ("a;v=1", "a;v=1"), ("a%3Fb", "a?b")],
+     ("objects/x", "objects/x"), ("%2e%2e/%2E", "../."), ("a%0Ab", "a\nb"), ("a;v=1", "a;v=1"),
+     ("a%3Fb", "a?b")],
 )  # fmt: skip
 def test_characters_of_a_path_are_just_characters(
     client: Client, coordinator: FakeCoordinator, path: str, key: str
@@ -381,7 +382,7 @@ def test_options_of_one_request(
 
 
 BAD_OPTIONS = [
-    *(f"{name}={value}" for name in "nrw" for value in ("0", "-1", "x", "", "1.5", "99999", "1%00")),
+    *(f"{name}={value}" for name in "nrw" for value in ("0", "-1", "x", "", "1.5", "99999")),
     *(f"timeout={value}" for value in ("0", "-1", "x", "", "inf", "nan", "1e3", "99999")),
     "quorum=lax", "quorum=", "n=1&n=1", "foo=1", "N=1", "n", "=", "r=Quorum", "n=quorum",
 ]  # fmt: skip
