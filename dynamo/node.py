@@ -36,6 +36,7 @@ from dynamo.coordinator.bodies import Bodies
 from dynamo.coordinator.buckets import Buckets
 from dynamo.coordinator.door import Door
 from dynamo.coordinator.listing import Lister
+from dynamo.coordinator.preferences import Preferences
 from dynamo.coordinator.reads import Reader
 from dynamo.coordinator.terms import Defaults
 from dynamo.coordinator.writes import Writer
@@ -153,7 +154,7 @@ class Node(Service):
             committer=self.committer,
             chunks=self.chunks,
             alone=self._writer.run,
-            observe=lambda stamp: self.hybrid.observe(self._wall_ms(), stamp),
+            observe=self._observe,
             hints=HintBook(self.engine.view()),
         )
         self.identity = Identity(self.engine, self.committer)
@@ -193,8 +194,10 @@ class Node(Service):
         defaults = Defaults(n=rep.n, r=rep.r, w=rep.w, quorum=rep.quorum, timeout=timeout)
         self.defaults = defaults
         counted = self.metrics.operation
+        preferences = Preferences(self.view)
         writer = Writer(
             view=self.view,
+            preferences=preferences,
             copies=self.copies,
             clock=self._reactor,
             hybrid=self.hybrid,
@@ -213,11 +216,13 @@ class Node(Service):
         self.door = Door(
             name=config.node.name,
             view=self.view,
+            preferences=preferences,
             defaults=defaults,
             buckets=buckets,
             writer=writer,
             reader=Reader(
                 view=self.view,
+                preferences=preferences,
                 local_read=self.copies.read,
                 clock=self._reactor,
                 counted=counted,
@@ -252,7 +257,12 @@ class Node(Service):
             body_limit=config.limits.max_object_bytes + BODY_SLACK,
             observe=self.metrics.request,
         )
-        self._peer_site = site(peer.app, reactor=self._reactor, body_limit=64 * 1024 * 1024)
+        self._peer_site = site(
+            peer.app,
+            observe=self.metrics.request,
+            reactor=self._reactor,
+            body_limit=64 * 1024 * 1024,
+        )
 
     def _start_background(self) -> None:
         handoff = Handoff(view=self.view, copies=self.copies, buckets=self.table, actor=self._actor)
@@ -282,6 +292,10 @@ class Node(Service):
 
     def _wall_ms(self) -> int:
         return int(self._wall_clock() * 1000)
+
+    def _observe(self, stamp: int) -> None:
+        if stamp > self.hybrid.last:
+            self.hybrid.observe(self._wall_ms(), stamp)
 
     def _actor(self) -> str:
         return self.identity.actor

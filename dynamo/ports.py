@@ -74,6 +74,8 @@ class ClusterView(Protocol):
 
     name: str
     ring: Ring
+    epoch: int
+    """Changes whenever the ring or anybody's health does."""
 
     @property
     def joined(self) -> bool:

@@ -97,6 +97,7 @@ class SeedList:
         self._awaiting: tuple[str, ...] = ()
         self._saving = False
         self.joined = False
+        self.epoch = 0
         self.ring = Ring((), me.partitions, copies)
 
     # Life.
@@ -297,6 +298,7 @@ class SeedList:
             "{name} is {now} (was {was})", name=peer.facts.name, now=liveness, was=peer.liveness
         )
         peer.liveness = liveness
+        self.epoch += 1
         self._refresh()
         for changed in self._watchers:
             changed(peer.facts.name, liveness)
@@ -384,5 +386,6 @@ class SeedList:
         ring = Ring(members, me.partitions, self._copies)
         if ring.version != self.ring.version:
             self.ring = ring
+            self.epoch += 1
             names = ", ".join(sorted(m.name for m in members))
             log.info("The ring has {n} members: {names}", n=len(members), names=names)

@@ -14,12 +14,13 @@ import attrs
 from dynamo.coordinator.bodies import Bodies, Staged
 from dynamo.coordinator.buckets import Buckets
 from dynamo.coordinator.listing import Lister
+from dynamo.coordinator.preferences import Preferences
 from dynamo.coordinator.reads import Reader
 from dynamo.coordinator.requests import Found, Options, Page, Upload, Written
 from dynamo.coordinator.terms import Defaults, Terms, settle
 from dynamo.coordinator.writes import Writer
 from dynamo.core.buckets import Bucket, Properties
-from dynamo.core.preference import Preference, prefer
+from dynamo.core.preference import Preference
 from dynamo.core.record import Context, Draft, Version
 from dynamo.errors import FileExists, NoSuchFile, NotReady, QuorumNotMet
 from dynamo.ports import ClusterView
@@ -34,6 +35,7 @@ class Door:
 
     name: str
     view: ClusterView
+    preferences: Preferences
     defaults: Defaults
     buckets: Buckets
     writer: Writer
@@ -79,7 +81,7 @@ class Door:
         raw = key.encode()
         if expect != "any":
             await self._expect(found, key, terms, expect)
-        preference = self._prefer(found.incarnation, raw, terms)
+        preference = self.preferences.of(found.incarnation, raw, terms.n, terms.strict)
         needed = min(terms.w, len(preference.targets))
         if needed < terms.w and not preference.spares:
             gone = ", ".join(preference.missed)
@@ -160,7 +162,7 @@ class Door:
         found, terms = await self._settle(bucket, Options(), "look-up")
         raw = key.encode()
         ring = self.view.ring
-        preference = self._prefer(found.incarnation, raw, terms)
+        preference = self.preferences.of(found.incarnation, raw, terms.n, terms.strict)
         asked = [*preference.owners, *(t.name for t in preference.targets if t.stand_in_for)]
         replies: dict[str, messages.InspectReply | Exception] = {}
         for name in asked:
@@ -185,11 +187,6 @@ class Door:
         found = await self.buckets.find(bucket)
         members = len(self.view.ring.members)
         return found, settle(options, found.properties, self.defaults, members, operation)
-
-    def _prefer(self, incarnation: bytes, key: bytes, terms: Terms) -> Preference:
-        ring = self.view.ring
-        ranking = ring.ranking(ring.partition(incarnation, key))
-        return prefer(ranking, terms.n, self.view.is_healthy, terms.strict)
 
     async def _expect(
         self, bucket: Bucket, key: str, terms: Terms, expect: Literal["absent", "present"]

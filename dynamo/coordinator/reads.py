@@ -15,8 +15,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from dynamo.coordinator.preferences import Preferences
 from dynamo.coordinator.terms import Terms
-from dynamo.core.preference import prefer
 from dynamo.core.quorum import ReadTally
 from dynamo.core.record import Record, Version
 from dynamo.errors import Corrupt, DynamoError, QuorumNotMet
@@ -47,6 +47,7 @@ class Reader:
     """
 
     view: ClusterView
+    preferences: Preferences
     local_read: Callable[[bytes, bytes], Record]
     clock: IReactorTime
     counted: Callable[[str, str], None]
@@ -95,9 +96,7 @@ class Poll:
         self._key = key
         self._terms = terms
         view = reader.view
-        ring = view.ring
-        ranking = ring.ranking(ring.partition(incarnation, key))
-        preference = prefer(ranking, terms.n, view.is_healthy, terms.strict)
+        preference = reader.preferences.of(incarnation, key, terms.n, terms.strict)
         names = [t.name for t in preference.targets]
         # This node's own copy costs nothing, and a question that can join others that wait to
         # be sent costs little; among equals the order is the ring's.
@@ -105,7 +104,8 @@ class Poll:
         # Owners that gossip believes gone are asked last: better a late answer than none.
         self._order = names + [o for o in preference.owners if o not in names]
         self._have_bytes = False
-        self._timers: list[IDelayedCall] = []
+        self._timer: IDelayedCall | None = None
+        self._deadline = 0.0
         self.tally = ReadTally(terms.r, spare=len(self._order))
         self.done: Deferred[None] = Deferred()
 
@@ -115,8 +115,9 @@ class Poll:
             self._ask_next()
         if self._judge():
             return True
-        later = self._reader.clock.callLater
-        self._timers = [later(LATE_S, self._late), later(self._terms.timeout, self._give_up)]
+        clock = self._reader.clock
+        self._deadline = clock.seconds() + self._terms.timeout
+        self._timer = clock.callLater(min(LATE_S, self._terms.timeout), self._late)
         return False
 
     def _ask_next(self) -> None:
@@ -166,21 +167,22 @@ class Poll:
             self._judge()
 
     def _late(self) -> None:
+        left = self._deadline - self._reader.clock.seconds()
+        if left <= 0:
+            self._judge(final=True)
+            return
         self._reader.counted("read", "late")
         self._ask_next()
-        if not self._judge() and self._order:
-            self._timers[0] = self._reader.clock.callLater(LATE_S, self._late)
-
-    def _give_up(self) -> None:
-        self._judge(final=True)
+        if not self._judge():
+            self._timer = self._reader.clock.callLater(min(LATE_S, left), self._late)
 
     def _judge(self, final: bool = False) -> bool:
         verdict = self.tally.verdict
         if self.done.called or (verdict == "pending" and not final):
             return self.done.called
-        for timer in self._timers:
-            if timer.active():
-                timer.cancel()
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
         if verdict == "won":
             self.done.callback(None)
             return True

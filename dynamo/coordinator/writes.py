@@ -17,8 +17,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from dynamo.coordinator.preferences import Preferences
 from dynamo.core.clock import HybridClock
-from dynamo.core.preference import Preference, Target, prefer
+from dynamo.core.preference import Preference, Target
 from dynamo.core.quorum import WriteTally
 from dynamo.core.record import Record, Version
 from dynamo.errors import (
@@ -49,6 +50,7 @@ class Writer:
     """
 
     view: ClusterView
+    preferences: Preferences
     copies: Copies
     clock: IReactorTime
     hybrid: HybridClock
@@ -61,7 +63,7 @@ class Writer:
 
         Raises `QuorumNotMet`, or `StorageFull` when that is what keeps it from W.
         """
-        preference = self._prefer(op)
+        preference = self.preferences.of(op.incarnation, op.key, op.n, op.strict)
         refusal: DynamoError | None = None
         if preference.target(self.view.name) is not None:
             try:
@@ -87,7 +89,7 @@ class Writer:
 
     async def coordinate(self, op: Coordinate) -> CoordinateReply:
         """Coordinates a write as one of its targets; also the handler of a forwarded one."""
-        preference = self._prefer(op)
+        preference = self.preferences.of(op.incarnation, op.key, op.n, op.strict)
         me = preference.target(self.view.name)
         owner = self.view.name in preference.owners
         missed = list(preference.missed)
@@ -118,11 +120,6 @@ class Writer:
             made,
         )
 
-    def _prefer(self, op: Coordinate) -> Preference:
-        ring = self.view.ring
-        ranking = ring.ranking(ring.partition(op.incarnation, op.key))
-        return prefer(ranking, op.n, self.view.is_healthy, op.strict)
-
 
 class Spread:
     """One record on its way to the other targets. `answered` fires at W, or fails for good."""
@@ -136,7 +133,7 @@ class Spread:
         self._preference = preference
         self._spares = list(preference.spares)
         self._helped: set[str] = set()
-        self._timers: list[IDelayedCall] = []
+        self._timer: IDelayedCall | None = None
         self._full = False
         self.tally = WriteTally(op.w)
         self.answered: Deferred[None] = Deferred()
@@ -152,10 +149,7 @@ class Spread:
             self._send(target)
         self._judge()
         if self.tally.open:
-            later = self._writer.clock.callLater
-            self._timers = [later(LATE_S, self._late)]
-            if not self.answered.called:
-                self._timers.append(later(self._op.timeout, self._give_up))
+            self._timer = self._writer.clock.callLater(LATE_S, self._late)
 
     def _send(self, target: Target) -> None:
         op, writer = self._op, self._writer
@@ -198,6 +192,9 @@ class Spread:
             if target.name in self.tally.open and not target.stand_in_for:
                 self._writer.counted("write", "late")
                 self._help(target.name)
+        if not self.answered.called:
+            left = max(self._op.timeout - LATE_S, 0)
+            self._timer = self._writer.clock.callLater(left, self._give_up)
 
     def _give_up(self) -> None:
         self._judge(final=True)
@@ -210,9 +207,9 @@ class Spread:
             elif verdict == "lost" or final:
                 self.answered.errback(self._lost())
         if not self.tally.open or (self.answered.called and final):
-            for timer in self._timers:
-                if timer.active():
-                    timer.cancel()
+            timer, self._timer = self._timer, None
+            if timer is not None and timer.active():
+                timer.cancel()
 
     def _lost(self) -> DynamoError:
         if self._full:

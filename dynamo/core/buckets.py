@@ -10,6 +10,7 @@ join of a lattice: the higher (generation, deleted) wins, then the higher stamp.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -44,8 +45,7 @@ class Bucket(msgspec.Struct, frozen=True, array_like=True):
     @property
     def incarnation(self) -> bytes:
         """The id that this generation's keys are stored under, 8 bytes."""
-        text = f"{self.generation}:{self.name}".encode()
-        return hashlib.blake2b(text, digest_size=INCARNATION_BYTES).digest()
+        return _incarnation(self.generation, self.name)
 
     def create(self, stamp: int, wall_ms: int, properties: Properties) -> Bucket:
         """The next generation; the caller has checked that the bucket does not exist."""
@@ -62,6 +62,12 @@ class Bucket(msgspec.Struct, frozen=True, array_like=True):
     def merge(self, other: Bucket) -> Bucket:
         """The later of two states of one name."""
         return max(self, other, key=_order)
+
+
+@lru_cache(maxsize=10_000)
+def _incarnation(generation: int, name: str) -> bytes:
+    text = f"{generation}:{name}".encode()
+    return hashlib.blake2b(text, digest_size=INCARNATION_BYTES).digest()
 
 
 def _order(bucket: Bucket) -> tuple[int, bool, int, bytes]:
