@@ -15,9 +15,11 @@ import msgspec
 from dynamo.core.buckets import Bucket
 from dynamo.core.record import Draft, Record, Version
 from dynamo.errors import (
+    BucketExists,
     Corrupt,
     DynamoError,
     MissingChunks,
+    NoSuchBucket,
     NotReady,
     Overloaded,
     PeerBroke,
@@ -292,6 +294,8 @@ def fault(error: DynamoError) -> Fault:
         )
     if isinstance(error, Overloaded):
         return Fault(error.code, str(error), texts=(error.queue,))
+    if isinstance(error, BucketExists | NoSuchBucket):
+        return Fault(error.code, str(error), texts=(error.bucket,))
     return Fault(error.code, str(error))
 
 
@@ -303,6 +307,9 @@ def raised(peer: str, reply: Fault) -> DynamoError:
         return QuorumNotMet(reply.texts[0], *reply.numbers, reply.texts[1])
     if reply.code == Overloaded.code and reply.texts:
         return Overloaded(f"{peer}'s {reply.texts[0]}")
+    for answer in (BucketExists, NoSuchBucket):
+        if reply.code == answer.code and reply.texts:
+            return answer(reply.texts[0])
     for kind in (StorageFull, Corrupt, NotReady, StorageFault):
         if reply.code == kind.code:
             return kind(f"{peer}: {reply.detail}")
