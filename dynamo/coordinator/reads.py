@@ -57,21 +57,25 @@ class Reader:
         poll = Poll(self, incarnation, key, terms)
         if not poll.begin():
             await poll.done
+        counted, records = poll.tally.counted(), poll.tally.records
         record = poll.tally.merged(terms.latest)
         if full and any(v.stripped for v in record.versions):
+            # Answers that come while bytes are fetched are none of this read's any more.
+            records = dict(records)
             record = await self._fill(incarnation, key, record, poll, terms)
-        return Answers(record, poll.tally.counted(), poll.tally.records)
+        return Answers(record, counted, records)
 
     async def _fill(
         self, incarnation: bytes, key: bytes, record: Record, poll: Poll, terms: Terms
     ) -> Record:
         """The record with the bytes of all its live versions."""
         why = "no replica has the bytes"
-        for name, known in poll.tally.records.items():
+        for name in poll.holders():
             lacking = {v.id for v in record.live() if v.stripped}
             if not lacking:
                 break
-            if name == self.view.name or not lacking & {v.id for v in known.versions}:
+            known = poll.tally.records.get(name)
+            if known is not None and not lacking & {v.id for v in known.versions}:
                 continue
             asked = self.view.replica(name).call(messages.Read(incarnation, key, True))
             asked.addTimeout(terms.timeout, self.clock)
@@ -103,6 +107,7 @@ class Poll:
         names.sort(key=lambda name: name != view.name and 2 - view.replica(name).gathering)
         # Owners that gossip believes gone are asked last: better a late answer than none.
         self._order = names + [o for o in preference.owners if o not in names]
+        self._all = tuple(self._order)
         self._have_bytes = False
         self._timer: IDelayedCall | None = None
         self._deadline = 0.0
@@ -120,6 +125,20 @@ class Poll:
         self._timer = clock.callLater(min(LATE_S, self._terms.timeout), self._late)
         return False
 
+    def holders(self) -> list[str]:
+        """Who may have bytes that this node lacks: first who answered, then the others."""
+        known = list(self.tally.records)
+        others = [name for name in self._all if name not in self.tally.records]
+        return [name for name in known + others if name != self._reader.view.name]
+
+    def _ask_aside(self, awaiting: tuple[str, ...]) -> None:
+        """Asks those outside the preference list that a replica awaits hints from."""
+        view = self._reader.view
+        for name in awaiting:
+            if name not in self._all and name not in self.tally.aside and view.is_healthy(name):
+                self.tally.aside.add(name)
+                self._ask(name)
+
     def _ask_next(self) -> None:
         if not self._order:
             return
@@ -131,10 +150,13 @@ class Poll:
         if name == view.name:
             self._ask_here(name)
             return
+        self._ask(name)
+
+    def _ask(self, name: str) -> None:
         self.tally.ask(name)
         full, self._have_bytes = not self._have_bytes, True
         read = messages.Read(self._incarnation, self._key, full)
-        asked = view.replica(name).call(read)
+        asked = self._reader.view.replica(name).call(read)
         asked.addCallbacks(self._answered, self._failed, callbackArgs=(name,), errbackArgs=(name,))
         asked.addErrback(lambda f: log.failure("Polling a replica failed", failure=f))
 
@@ -147,12 +169,16 @@ class Poll:
             return
         if record.versions:
             self._have_bytes = True
-        self.tally.answer(name, record, self._reader.view.awaiting())
+        awaiting = self._reader.view.awaiting()
+        self.tally.answer(name, record, awaiting)
+        self._ask_aside(awaiting)
 
     def _answered(self, reply: Reply, name: str) -> None:
         assert isinstance(reply, messages.ReadReply)
         self._reader.counted("read", "ok")
         self.tally.answer(name, reply.record, reply.awaiting)
+        if reply.awaiting and not self.done.called:
+            self._ask_aside(reply.awaiting)
         if self._judge() or self.tally.open:
             return
         self._ask_next()

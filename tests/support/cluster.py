@@ -354,7 +354,8 @@ class TestCluster:
 
     def bodies(self, at: str, key: str, **options: Any) -> list[bytes]:
         """The versions a client of a node sees, newest first."""
-        return [self.stream(at, key, n, **options) for n in range(len(self.live(at, key)))]
+        count = len(self.live(at, key, **options))
+        return [self.stream(at, key, n, **options) for n in range(count)]
 
     def live(self, at: str, key: str, **options: Any) -> Any:
         return self.get(at, key, **options).record.live()
