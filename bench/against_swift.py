@@ -1,6 +1,6 @@
 """Our figures and Swift's, taken in turns on one machine with one and the same client.
 
-    python bench/against_swift.py --measure PROGRAM [--rounds 3] [--seconds 20] [--json FILE]
+    python bench/against_swift.py --measure PROGRAM [--rounds 3] [--seconds 20]
 
 PROGRAM runs one load against one URL and prints JSON; it is called as
 
@@ -16,6 +16,8 @@ nodes are started here; the client talks to the first of them, as it talks to Sw
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import shlex
@@ -31,6 +33,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.nodes import machine, start_nodes, stop_all
+from bench.report import publish
 
 LOADS = ((4096, 32), (1 << 20, 8), (4096, 1))
 WARM_S = 5
@@ -156,6 +159,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=20, help="how long each run takes (20)")
     parser.add_argument("--quiet-wait", type=int, default=60, help="wait so long for others (60)")
     parser.add_argument("--json", type=Path, help="also write every run to this file")
+    parser.add_argument("--page", type=Path, help="also put the table into this page")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     contest, rival = Contest(arguments), swift()
@@ -175,11 +179,14 @@ def main() -> None:
         finally:
             stop_all(nodes)
     told = machine()
-    print(
-        f"{told['cores']} cores ({told['cpu']}), {told['memory_gib']} GiB; medians of "
-        f"{arguments.rounds} runs of {arguments.seconds} s each, taken in turns."
-    )
-    print_table(contest.found)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        print(
+            f"{told['cores']} cores ({told['cpu']}), {told['memory_gib']} GiB; medians of "
+            f"{arguments.rounds} runs of {arguments.seconds} s each, taken in turns.\n"
+        )
+        print_table(contest.found)
+    publish(printed.getvalue(), arguments.page, "swift")
     if arguments.json:
         runs = [run for found in contest.found.values() for run in found]
         arguments.json.write_text(json.dumps(runs, indent=1))

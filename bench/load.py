@@ -1,6 +1,6 @@
 """What a PUT and a GET cost: three nodes on loopback under load, beside a bare Klein route.
 
-    python bench/load.py [--quick] [--seconds S] [--objects N] [--json FILE]
+    python bench/load.py [--quick] [--seconds S] [--objects N] [--json FILE] [--page FILE]
 
 It starts everything it measures in a temporary folder, stops it again, and prints Markdown.
 docs/BENCHMARKS.md says what the numbers mean. CPU is user and system time of all nodes together,
@@ -11,6 +11,8 @@ run, before and after.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import signal
@@ -37,6 +39,7 @@ from bench.nodes import (
     start_unit,
     stop_all,
 )
+from bench.report import publish
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 OBJECTS = "/v1/buckets/bench/objects/"
@@ -241,7 +244,7 @@ def print_full(small: Sequence[Row], full: Sequence[Row], objects: int) -> None:
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Everything, in order; what was found, for a program."""
+    """Everything, in order; what was found."""
     seconds = arguments.seconds or (2.0 if arguments.quick else 10.0)
     before = unit_cost(folder, seconds)
     nodes = start_nodes(folder)
@@ -255,30 +258,33 @@ def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             full = fill(nodes, arguments.objects, arguments.object_bytes, seconds)
     finally:
         stop_all(nodes)
-    after = unit_cost(folder, seconds)
-    unit_us = (before.cpu_us + after.cpu_us) / 2
+    return {
+        "machine": machine(),
+        "seconds": seconds,
+        "unit": [before, unit_cost(folder, seconds)],
+        "rest": rest,
+        "large": moves,
+        "loads": rows,
+        "full": full,
+    }
 
-    told = machine()
+
+def print_all(found: dict[str, Any], objects: int) -> None:
+    """The report, as Markdown."""
+    told, (before, after) = found["machine"], found["unit"]
+    unit_us = (before.cpu_us + after.cpu_us) / 2
     print(
         f"{told['cores']} cores ({told['cpu']}), {told['memory_gib']} GiB, Python "
-        f"{told['python']}; three nodes and the clients on this one machine; {seconds:g} s a load."
+        f"{told['python']}; nodes and clients on this one machine; {found['seconds']:g} s a load."
     )
     print(
         f"Unit: {unit_us:.0f} µs ({before.cpu_us:.0f} before, {after.cpu_us:.0f} after; "
         f"{before.rate:.0f} and {after.rate:.0f} requests a second).\n"
     )
-    print_loads(rows, unit_us)
-    print_memory(rest, moves)
-    if full:
-        print_full(rows, full, arguments.objects)
-    return {
-        "machine": told,
-        "unit_us": [before.cpu_us, after.cpu_us],
-        "rest": rest,
-        "large": [asdict(move) for move in moves],
-        "loads": [asdict(row) for row in rows],
-        "full": [asdict(row) for row in full],
-    }
+    print_loads(found["loads"], unit_us)
+    print_memory(found["rest"], found["large"])
+    if found["full"]:
+        print_full(found["loads"], found["full"], objects)
 
 
 def main() -> None:
@@ -288,12 +294,17 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=0, help="also fill the store with so many")
     parser.add_argument("--object-bytes", type=int, default=4 * KIB, help="of each of those (4096)")
     parser.add_argument("--json", type=Path, help="also write everything measured to this file")
+    parser.add_argument("--page", type=Path, help="also put the tables into this page")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     with tempfile.TemporaryDirectory(prefix="dynamo-bench-") as name:
         found = run(arguments, Path(name))
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        print_all(found, arguments.objects)
+    publish(printed.getvalue(), arguments.page, "load")
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1))
+        arguments.json.write_text(json.dumps(found, indent=1, default=asdict))
 
 
 if __name__ == "__main__":
