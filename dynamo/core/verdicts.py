@@ -77,11 +77,17 @@ class Verdicts:
     def remember(self, member: Member) -> None:
         """A record from this node's own disk. What was left or dead is so still; what ran is
         suspected, without a word to others, until it is heard of or the suspicion runs out."""
-        entry = self._table.put(member, self._local.now)
-        if member.running:
-            entry = self._table.put(member.become(Liveness.SUSPECT), self._local.now)
-            self._begin(entry)
-        self._local.changed("joined", entry.member, None, "known from before the start")
+        cause = "known from before the start"
+        if not member.running:
+            self._table.put(member, self._local.now)
+            if member.liveness is Liveness.DEAD:
+                self._local.changed("failed", member, None, cause)
+            return
+        alive, suspected = member.become(Liveness.ALIVE), member.become(Liveness.SUSPECT)
+        self._table.put(alive, self._local.now)
+        self._local.changed("joined", alive, None, cause)
+        self._begin(self._table.put(suspected, self._local.now))
+        self._local.changed("suspected", suspected, alive, "not heard of since the start")
 
     def expire(self, name: str) -> None:
         """A suspicion ran out. If the member answered this node meanwhile, the refutation is
