@@ -25,6 +25,9 @@ EXCHANGE = ("exchange", "")
 RECONNECT = ("reconnect", "")
 REMEMBER = ("remember", "")
 
+SEEK_GROWTH_MAX = 4
+"""How many times `seed_interval` the wait between attempts to join grows to."""
+
 SEEDS_AT_ONCE = 3
 """Addresses asked in one attempt to join."""
 
@@ -94,7 +97,7 @@ class Joiner:
             local.effects.append(ExchangeState(address))
         local.timers.set(SEEK, local.now + self._wait * local.rng.uniform(0.75, 1))
         if not self._claims.contested:
-            self._wait = min(2 * self._wait, local.settings.reconnect_interval)
+            self._wait = min(2 * self._wait, SEEK_GROWTH_MAX * local.settings.seed_interval)
 
     def exchanged(self, remote: State, asked: str | None) -> None:
         """The state of another; `asked` is the address that answered with it, if we asked."""

@@ -76,7 +76,7 @@ class Settings:
     is whole again within about one of these."""
 
     seed_interval: float = 1.0
-    """Between attempts to join, while no seed has answered; grows to `reconnect_interval`."""
+    """Between the first attempts to join, while no seed has answered; grows to 4 times this."""
 
     name_patience: float = 60.0
     """How long a newcomer waits for the holder of its name to be found dead before it stops."""
