@@ -69,7 +69,8 @@ class ReadTally:
     An answer names the members its node still awaits hints from. It counts towards R only when
     every one of those has answered this read as well: what the node has missed is then in the
     merge all the same. Otherwise its "not found" and its older versions would count for more than
-    they know (an acknowledged write must stay readable, sloppy quorum or not).
+    they know (an acknowledged write must stay readable, sloppy quorum or not). Those in `aside`
+    are asked only for what they keep for others; they never count themselves.
     """
 
     needed: int
@@ -78,6 +79,7 @@ class ReadTally:
     open: set[str] = attrs.field(factory=set)
     faults: dict[str, str] = attrs.field(factory=dict)
     spare: int = 0
+    aside: set[str] = attrs.field(factory=set)
 
     def ask(self, name: str) -> None:
         self.open.add(name)
@@ -93,24 +95,35 @@ class ReadTally:
 
     def counted(self) -> tuple[str, ...]:
         """The nodes whose answers count, in order of arrival."""
-        if not any(self.awaiting.values()):
+        if not self.aside and not any(self.awaiting.values()):
             return tuple(self.records)
-        return tuple(n for n in self.records if all(a in self.records for a in self.awaiting[n]))
+        return tuple(
+            n
+            for n in self.records
+            if n not in self.aside and all(a in self.records for a in self.awaiting[n])
+        )
 
     @property
     def verdict(self) -> Verdict:
         if len(self.counted()) >= self.needed:
             return "won"
-        if not self.open and not self.spare:
-            return "lost"
-        return "pending"
+        return "pending" if self._possible() >= self.needed else "lost"
+
+    def _possible(self) -> int:
+        """How many answers may come to count at the very most."""
+        unknown = len(self.open - self.aside) + self.spare
+        for name, awaited in self.awaiting.items():
+            if name not in self.aside:
+                lacking = [a for a in awaited if a not in self.records and a not in self.open]
+                unknown += all(self.spare and a not in self.faults for a in lacking)
+        return unknown
 
     def merged(self, latest: bool) -> Record:
         """What the answers know together."""
         merged = EMPTY
         for record in self.records.values():
             merged = record if merged is EMPTY else merged.merge(record, latest=latest)
-        return merged
+        return merged.newest() if latest else merged
 
     def why(self) -> str:
         """The faults so far, as one clause."""

@@ -179,6 +179,12 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
         ]
         return _record(union, kept)
 
+    def newest(self) -> Record:
+        """The record as the rule `latest` has it: with the version of the highest stamp alone."""
+        if len(self.versions) < 2:
+            return self
+        return Record(self.context, (max(self.versions, key=lambda v: v.order),))
+
     def chunk_digests(self) -> set[bytes]:
         """Every chunk any version of this record refers to."""
         return {digest for version in self.versions for digest in version.chunks}
