@@ -26,8 +26,8 @@ check: $(STAMP) ## linters and types
 unit: $(STAMP)
 	$(BIN)/python -m pytest
 
-bench: $(STAMP) ## what a PUT and a GET cost
-	@$(BIN)/python -m bench
+bench: $(STAMP) ## what a PUT and a GET cost (ARGS=--quick: in a minute)
+	@$(BIN)/python bench/load.py $(ARGS)
 
 bench-ring: $(STAMP) ## how even the ring is and how much a join moves
 	@$(BIN)/python -m bench.ring

@@ -15,10 +15,11 @@ import attrs
 from dynamo.errors import BadRequest
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]+) HTTP/1\.([0-9])")
+_METHOD = rb"[A-Z][A-Z-]{0,19}"
+_REQUEST_LINE = re.compile(rb"(" + _METHOD + rb") ([!-~\x80-\xff]+) HTTP/1\.([0-9])")
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\x00\r\n]*)")
 _PLAUSIBLE = re.compile(
-    rb"\r?|[A-Z]{1,20}(?: [!-~\x80-\xff]*(?: [HTP/.0-9]{0,8}(?:\r(?:\n.*)?)?)?)?", re.DOTALL
+    rb"\r?|" + _METHOD + rb"(?: [!-~\x80-\xff]*(?: [HTP/.0-9]{0,8}(?:\r(?:\n.*)?)?)?)?", re.DOTALL
 )
 _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://[^/?#]*")
 

@@ -144,10 +144,9 @@ def timestamp(wall_ms: int) -> str:
 
 def header_value(text: str) -> bytes:
     """Text as a header's value; what would end the line or the value becomes a space."""
-    value = text.encode()
-    if b"\r" in value or b"\n" in value or b"\0" in value:
-        value = value.translate(_LINE_ENDS)
-    return value
+    if text.isprintable():
+        return text.encode()
+    return text.encode().translate(_LINE_ENDS)
 
 
 _LINE_ENDS = bytes(32 if byte in (0, 10, 13) else byte for byte in range(256))

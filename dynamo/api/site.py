@@ -27,6 +27,7 @@ from werkzeug.routing import BaseConverter, Map, Rule
 from dynamo.api.channel import Channel
 from dynamo.api.errors import Answer, MethodNotAllowed, NoSuchRoute
 from dynamo.api.request import NO_BODY, Request
+from dynamo.api.shortcut import Shortcut
 
 SERVER = b"dynamo"
 
@@ -83,6 +84,7 @@ class Router(Resource):
                 self._map.add(copy)
         self._map.update()
         self._adapter = self._map.bind("node", "")
+        self._shortcut = Shortcut(self._map.iter_rules())
 
     def render(self, request: Request) -> Any:  # type: ignore[override]
         """Runs the handler; the request sees to the answer."""
@@ -102,6 +104,9 @@ class Router(Resource):
     def _match(self, request: Request) -> tuple[Rule, Any]:
         path, method = request.path, request.method.decode("ascii")
         text = path.decode("ascii") if path.isascii() else quote(path, safe="/%:@!$&'()*+,;=~")
+        found = self._shortcut.find(method, text)
+        if found is not None:
+            return found
         try:
             return self._adapter.match(text, method, return_rule=True)
         except exceptions.MethodNotAllowed as wrong:

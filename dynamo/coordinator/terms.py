@@ -50,6 +50,9 @@ def settle(
         if isinstance(asked, int) and asked > members:
             raise QuorumNotMet(operation, 0, asked, f"the ring has {members} members")
     n = min(options.n or properties.n or defaults.n, members)
+    for asked in (options.r, options.w):
+        if isinstance(asked, int) and asked > n:
+            raise QuorumNotMet(operation, 0, asked, f"there are {n} copies")
     quorum = options.quorum or properties.quorum or defaults.quorum
     return Terms(
         n=n,

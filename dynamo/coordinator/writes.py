@@ -24,6 +24,7 @@ from dynamo.core.quorum import WriteTally
 from dynamo.core.record import Record, Version
 from dynamo.errors import (
     DynamoError,
+    NotReady,
     Overloaded,
     PeerFault,
     QuorumNotMet,
@@ -77,7 +78,7 @@ class Writer:
             asked.addTimeout(min(FORWARD_S, op.timeout), self.clock, _unanswered(target.name))
             try:
                 reply = await asked
-            except (PeerFault, StorageFault, Overloaded) as error:
+            except (PeerFault, StorageFault, Overloaded, NotReady) as error:
                 # A write that was stored all the same is known again by its id: no second dot.
                 refusal = error
             else:
@@ -132,7 +133,7 @@ class Spread:
         self._record = record
         self._preference = preference
         self._spares = list(preference.spares)
-        self._helped: set[str] = set()
+        self._kept: set[str] = set()
         self._timer: IDelayedCall | None = None
         self._full = False
         self.tally = WriteTally(op.w)
@@ -161,6 +162,8 @@ class Spread:
     def _acked(self, reply: Reply, target: Target) -> None:
         assert isinstance(reply, messages.MergeReply)
         self._writer.counted("write", "ok")
+        if target.stand_in_for:
+            self._kept.add(target.stand_in_for)
         self.tally.ack(target.name, reply.context)
         self._judge()
 
@@ -174,15 +177,15 @@ class Spread:
 
     def _help(self, owner: str) -> None:
         """Finds somebody to keep the record for an owner that did not take it."""
-        if owner in self._helped and not self._spares:
+        if owner in self._kept:
             return
-        self._helped.add(owner)
         if self._spares and not self._op.strict:
             stand_in = self._spares.pop(0)
             self.tally.spare = len(self._spares)
             self.tally.ask(stand_in)
             self._send(Target(stand_in, owner))
             return
+        self._kept.add(owner)
         noted = self._writer.copies.note_missed(owner, self._op.incarnation, self._op.key)
         noted.addErrback(lambda f: log.error("A hint could not be kept: {f}", f=f.value))
 

@@ -83,15 +83,19 @@ class Copies:
         """Gives a write its dot and stores it; fires with the whole record once it is on disk.
 
         `missed_by`: owners this node answers for, noted as hints in the same commit. A node that
-        is no `owner` of the key keeps the copy apart, for those.
+        is no `owner` of the key keeps the copy apart, for those. Either way the write goes on from
+        all that is held here: a node can own a key for one write and stand in for the next.
         """
 
         def job(txn: Transaction, effects: Effects) -> Record:
-            old = _owned(txn, incarnation, key) if owner else hints.held(txn, incarnation, key)
-            new = old.put(
+            old, other = _owned(txn, incarnation, key), hints.held(txn, incarnation, key)
+            if not owner:
+                old, other = other, old
+            known = old.merge(other, latest=latest) if other.known() else old
+            new = known.put(
                 draft,
                 actor=actor,
-                stamp=max([stamp, *(v.stamp + 1 for v in old.versions)]),
+                stamp=max([stamp, *(v.stamp + 1 for v in known.versions)]),
                 context=context,
                 floor=ledger.floor(txn),
                 latest=latest,
