@@ -21,6 +21,7 @@ setup(
         "blake3>=1.0",
         "prometheus-client>=0.21",
         "attrs>=24.2",
+        "cryptography>=43",
     ],
     extras_require={
         "dev": [

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,10 +27,11 @@ from dynamo.api.operating import OperatingFace
 from dynamo.api.peer import PeerFace
 from dynamo.api.resource import ResourceFace
 from dynamo.api.site import site
+from dynamo.api.vitals import readings, why_not_ready
 from dynamo.background.handoff import Handoff
 from dynamo.background.reaper import Reaper
 from dynamo.background.runner import Runner, Task
-from dynamo.cluster.seedlist import SeedList
+from dynamo.cluster.membership import Membership
 from dynamo.config import Address, Config
 from dynamo.coordinator.bodies import Bodies
 from dynamo.coordinator.buckets import Buckets
@@ -41,7 +42,8 @@ from dynamo.coordinator.reads import Reader
 from dynamo.coordinator.terms import Defaults
 from dynamo.coordinator.writes import Writer
 from dynamo.core.clock import HybridClock
-from dynamo.core.quorum import majority
+from dynamo.core.members import IDENTITY_MAX, Member, Role
+from dynamo.core.swim import Swim
 from dynamo.errors import DynamoError
 from dynamo.log import make_logger
 from dynamo.replica.local import LocalReplica
@@ -54,13 +56,14 @@ from dynamo.storage.facts import BucketTable, Identity
 from dynamo.storage.hints import HintBook
 from dynamo.storage.lmdb_engine import LmdbEngine
 from dynamo.storage.threads import WriterThread
+from dynamo.wire.datagrams import NONCE_BYTES, Codec
 from dynamo.wire.messages import BucketMake, Coordinate, Hello
 from dynamo.wire.signing import Signer
 
 RESERVE_BYTES = 64 * 1024 * 1024
 CHUNK_THREADS = 3
-PROBE_S = 1.0
-PROBE_TIMEOUT_S = 1.0
+PEER_TIMEOUT_S = 1.0
+GOODBYE_S = 5.0
 BODY_SLACK = 1024 * 1024
 """Bytes a form may have beyond its file: its other fields and the boundaries."""
 
@@ -95,7 +98,14 @@ class Node(Service):
             self._build_coordinator()
             self._build_faces()
             self._listen(self.config.listen.cluster, self._peer_site)
-            self.view.start(self.local)
+            seeds = [str(seed) for seed in self.config.cluster.seeds]
+            self._gossip_port = self._reactor.listenUDP(
+                self.config.listen.cluster.port,
+                self.view.gossip,
+                interface=self.config.listen.cluster.host,
+                maxPacketSize=65536,
+            )
+            self.view.start(self.local, seeds)
             self._listen(self.config.listen.api, self._api_site)
         except (DynamoError, CannotListenError) as error:
             log.critical("{node} cannot start: {why}", node=self.config.node.name, why=error)
@@ -116,11 +126,15 @@ class Node(Service):
     async def _stop(self) -> None:
         for port in self._ports:
             await _maybe(port.stopListening())
+        goodbye = self.view.leave()
+        goodbye.addTimeout(GOODBYE_S, self._reactor, lambda result, seconds: None)
+        await goodbye
         deadline = self._reactor.seconds() + self.config.limits.shutdown_grace
         while getattr(self._api_site, "in_flight", 0) and self._reactor.seconds() < deadline:
             await deferLater(self._reactor, 0.02)
         self._runner.stop()
         self.view.stop()
+        await _maybe(self._gossip_port.stopListening())
         await self.committer.close()
         await self._pool.closeCachedConnections()
         self._chunk_threads.stop()
@@ -135,7 +149,7 @@ class Node(Service):
         self._writer = WriterThread(self._reactor)
         self._chunk_threads = ThreadPool(0, CHUNK_THREADS, "chunks")
         self._chunk_threads.start()
-        self.metrics = Metrics(self._gauges)
+        self.metrics = Metrics(lambda: readings(self.copies, self.engine, self.chunks, self.view))
         self.engine = LmdbEngine(where / "store", reserve_bytes=RESERVE_BYTES)
         self.committer = Committer(
             self.engine,
@@ -173,18 +187,37 @@ class Node(Service):
                 f"{config.node.data_dir} belongs to cluster/partitions {self.identity.cluster}, "
                 f"the configuration says {mine}; put it back or use an empty data_dir."
             )
-        self.signer = Signer(config.cluster.secret)
+        secrets = config.cluster.secrets
+        self.signer = Signer(secrets)
         self._http, self._pool = peer_client(self._reactor)
-        self.view = SeedList(
+        settings = config.gossip.settings()
+        me = Member(
+            name=config.node.name,
+            identity=self.identity.number or self._rng.randrange(1, IDENTITY_MAX),
+            address=str(config.advertise.cluster),
+            incarnation=self.identity.incarnation,
+            role=Role.ACTIVE if self.identity.actor else Role.JOINING,
+            api=str(config.advertise.api),
+            zone=config.node.zone,
+            weight=config.node.weight,
+        )
+        self.view = Membership(
             clock=self._reactor,
+            wall_clock=self._wall_clock,
             identity=self.identity,
             buckets=self.table,
             about_me=self._hello,
             remote=self._remote,
-            seeds=[str(seed) for seed in config.cluster.seeds],
+            swim=Swim(
+                settings,
+                me,
+                config.cluster.name,
+                random.Random(self._rng.randbytes(16)),
+                remembered=self.identity.remembered,
+            ),
+            codec=Codec(config.cluster.name, secrets, partial(self._rng.randbytes, NONCE_BYTES)),
             copies=config.replication.n,
-            interval=config.gossip.probe_interval or PROBE_S,
-            timeout=config.gossip.probe_timeout or PROBE_TIMEOUT_S,
+            timeout=max(settings.probe_deadline, PEER_TIMEOUT_S),
         )
         self.local = LocalReplica(config.node.name, self.copies, self.chunks, self.table, self.view)
 
@@ -246,9 +279,11 @@ class Node(Service):
             view=self.view,
             door=self.door,
             metrics=self.metrics,
-            why_not_ready=self._why_not_ready,
+            why_not_ready=lambda: why_not_ready(self.view, self.defaults),
         )
-        peer = PeerFace(self.local, self.signer, self._wall_clock, self._hello, self.view.met)
+        peer = PeerFace(
+            self.local, self.signer, self._wall_clock, self._hello, self.view.answer_exchange
+        )
         self._api_site = site(
             DocumentedFace(self.door, self._status).app,
             ResourceFace(self.door).app,
@@ -303,7 +338,6 @@ class Node(Service):
     def _hello(self) -> Hello:
         config = self.config
         objects, size = self.copies.totals()
-        members = self.identity.members.values()
         return Hello(
             name=config.node.name,
             cluster_name=config.cluster.name,
@@ -315,8 +349,7 @@ class Node(Service):
             actor=self.identity.actor,
             boot=self._boot,
             joined=bool(self.identity.actor),
-            actors={m.name: m.actor for m in members if m.actor},
-            peers=tuple(sorted(m.cluster for m in members)),
+            actors=dict(self.identity.actors),
             hints=dict(self.copies.hints.counts),
             buckets=self.table.digest(),
             objects=objects,
@@ -328,36 +361,6 @@ class Node(Service):
             m.name: "Live" if m.liveness in ("alive", "suspect") else "Down"
             for m in self.view.members()
         }
-
-    def _why_not_ready(self) -> str:
-        if not self.view.joined:
-            return self.view.why_not_joined()
-        members = self.view.ring.members
-        n = min(self.defaults.n, len(members))
-        needed = max(
-            majority(n) if count == "quorum" else min(count, n)
-            for count in (self.defaults.r, self.defaults.w)
-        )
-        healthy = [m.name for m in members if self.view.is_healthy(m.name)]
-        if len(healthy) < needed:
-            gone = ", ".join(m.name for m in members if m.name not in healthy)
-            return (
-                f"The default quorum needs {needed} of {n} nodes and {len(healthy)} are alive; "
-                f"not alive: {gone}."
-            )
-        return ""
-
-    def _gauges(self) -> Iterable[tuple[str, str, dict[str, float]]]:
-        objects, size = self.copies.totals()
-        liveness: dict[str, float] = {"alive": 0, "suspect": 0, "dead": 0, "left": 0}
-        for member in self.view.members():
-            liveness[member.liveness] += 1
-        yield "objects", "", {"": objects}
-        yield "bytes_stored", "", {"": size}
-        yield "store_bytes", "", {"": self.engine.bytes_used()}
-        yield "chunk_bytes", "", {"": self.chunks.bytes_used()}
-        yield "hints_pending", "target", dict(self.copies.hints.counts)
-        yield "members", "liveness", liveness
 
 
 async def _maybe(result: Any) -> None:

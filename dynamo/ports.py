@@ -21,7 +21,10 @@ Liveness = Literal["alive", "suspect", "dead", "left"]
 
 @attrs.frozen(kw_only=True)
 class MemberStatus:
-    """What is known of a member; see `GET /v1/cluster` for the meaning of each field."""
+    """What is known of a member; see `GET /v1/cluster` for the meaning of each field.
+
+    `last_heard`: seconds since it was last heard from, None for this node or if never.
+    """
 
     name: str
     api: str
@@ -34,6 +37,7 @@ class MemberStatus:
     objects: int
     bytes: int
     hints: int
+    last_heard: float | None = None
 
 
 class Replica(Protocol):
@@ -61,8 +65,11 @@ class Replica(Protocol):
 class Peer(Replica, Protocol):
     """Another node at an address, whose `name` is learnt by asking."""
 
-    async def hello(self, own_address: str, timeout: float) -> Hello:
-        """Asks who it is, within `timeout` seconds, saying where it can ask back."""
+    async def hello(self, timeout: float) -> Hello:
+        """Asks who it is and how it fares, within `timeout` seconds."""
+
+    async def exchange_state(self, state: bytes, timeout: float) -> bytes:
+        """Sends this node's whole view of the members; returns the peer's."""
 
 
 class ClusterView(Protocol):
@@ -87,11 +94,17 @@ class ClusterView(Protocol):
     def is_healthy(self, name: str) -> bool:
         """Whether a member should be asked first: alive as far as is known."""
 
+    def is_doubtful(self, name: str) -> bool:
+        """Whether a member may or may not be there: asked, but not relied on."""
+
     def replica(self, name: str) -> Replica:
         """A member's copies; this node's own for its own name."""
 
     def members(self) -> list[MemberStatus]:
         """Every known member by name, this node included."""
+
+    async def refresh(self) -> None:
+        """Asks every live member how it fares, for those who look; bounded in time."""
 
     def awaiting(self) -> tuple[str, ...]:
         """Members known to hold hints for this node that it has not been given yet."""

@@ -1,28 +1,40 @@
 """What `GET /metrics` says, in Prometheus' text format.
 
-Counts are kept by prometheus-client in a registry of this node's own. Gauges are read when
+Counts are kept by prometheus-client in a registry of this node's own. Readings are taken when
 somebody looks, so that they cost nothing otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
+import attrs
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
-Gauges = Callable[[], Iterable[tuple[str, str, dict[str, float]]]]
-"""Reads gauges now: name, its one label's name ("" for none), and value by label value."""
+
+@attrs.frozen
+class Reading:
+    """A number read when somebody looks; `values` is by the values of `labels`, in order."""
+
+    name: str
+    values: Mapping[Any, float]
+    labels: tuple[str, ...] = ()
+    counter: bool = False
+
+
+Readings = Callable[[], Iterable[Reading]]
 
 
 class Metrics:
     """One node's metrics. The methods are what parts are given to call."""
 
-    def __init__(self, gauges: Gauges) -> None:
+    def __init__(self, readings: Readings) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "dynamo_requests",
@@ -52,7 +64,7 @@ class Metrics:
         )
         self._seen: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._outcomes: dict[tuple[str, str], Counter] = {}
-        self._registry.register(_Read(gauges))
+        self._registry.register(_Read(readings))
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """A request was answered."""
@@ -87,14 +99,14 @@ class Metrics:
 class _Read(Collector):
     """Turns the gauges into metrics when they are scraped."""
 
-    def __init__(self, gauges: Gauges) -> None:
-        self._gauges = gauges
+    def __init__(self, readings: Readings) -> None:
+        self._readings = readings
 
     def collect(self) -> Iterable[Metric]:
-        for name, label, values in self._gauges():
-            family = GaugeMetricFamily(
-                f"dynamo_{name}", name.replace("_", " "), labels=[label] if label else []
-            )
-            for value, number in sorted(values.items()):
-                family.add_metric([value] if label else [], number)
+        for reading in self._readings():
+            kind = CounterMetricFamily if reading.counter else GaugeMetricFamily
+            words = reading.name.replace("_", " ")
+            family = kind(f"dynamo_{reading.name}", words, labels=list(reading.labels))
+            for values, number in sorted(reading.values.items()):
+                family.add_metric(list(values), number)
             yield family

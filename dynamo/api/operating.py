@@ -19,12 +19,12 @@ from dynamo.api.metrics import Metrics
 from dynamo.api.objects import timestamp
 from dynamo.api.request import Request
 from dynamo.api.site import Face
+from dynamo.cluster.membership import Membership
 from dynamo.coordinator.door import Door
 from dynamo.core.clock import wall_ms_of
 from dynamo.core.names import check_bucket, check_key, decode_path
 from dynamo.core.record import Record
 from dynamo.errors import DynamoError
-from dynamo.ports import ClusterView
 
 TEXT = [(b"Content-Type", b"text/plain; version=0.0.4; charset=utf-8")]
 
@@ -34,7 +34,7 @@ class OperatingFace:
     """See the module. `why_not_ready()` is one sentence, "" when the node is ready."""
 
     cluster_name: str
-    view: ClusterView
+    view: Membership
     door: Door
     metrics: Metrics
     why_not_ready: Callable[[], str]
@@ -58,7 +58,8 @@ class OperatingFace:
         return Answer(200, TEXT, self.metrics.text())
 
     @app.route("/v1/cluster", methods=["GET"])
-    def cluster(self, request: Request) -> Answer:
+    async def cluster(self, request: Request) -> Answer:
+        await self.view.refresh()
         ring = self.view.ring
         placed = {m.name for m in ring.members}
         members = []
@@ -72,8 +73,25 @@ class OperatingFace:
                 "node": self.view.name,
                 "ring_version": ring.version,
                 "members": members,
+                "gossip": self._gossip(),
             }
         )
+
+    def _gossip(self) -> dict[str, Any]:
+        """What this node's gossip does: for whoever wonders why somebody is held dead."""
+        view, gossip = self.view, self.view.gossip
+        return {
+            "health_score": view.health,
+            "suspected": view.suspected(),
+            "packets": {f"{way} {kind}": n for (way, kind), n in sorted(gossip.packets.items())},
+            "bytes": dict(gossip.bytes),
+            "dropped": dict(gossip.dropped),
+            "counts": view.counts,
+            "events": [
+                {**attrs.asdict(event), "at": timestamp(int(event.at * 1000))}
+                for event in view.events
+            ],
+        }
 
     @app.route("/v1/ring/<bucket>/<rest:key>", methods=["GET"])
     async def where(self, request: Request, bucket: str, key: str) -> Answer:

@@ -2,7 +2,8 @@
 
     POST /peer/ops             a batch (`dynamo.wire.messages`), answered when all of it is done
     GET|PUT /peer/chunks/HEX   one chunk's bytes
-    GET /peer/hello?at=ADDR    who this node is, as JSON; ADDR is where the asker can be asked
+    GET /peer/hello            who this node is, as JSON; a probe when UDP fails
+    POST /peer/state           a full exchange of what both know of the members
 
 With `cluster.secret` set, every request must be signed (`dynamo.wire.signing`).
 """
@@ -21,6 +22,7 @@ from dynamo.api.site import Face
 from dynamo.errors import Corrupt, DynamoError, MissingChunks, NotReady, PeerBroke, StorageFull
 from dynamo.replica.local import LocalReplica
 from dynamo.wire import messages
+from dynamo.wire.datagrams import STATE_BYTES_MAX, BadDatagram
 from dynamo.wire.messages import Hello, Reply
 from dynamo.wire.signing import HEADER, Signer
 
@@ -30,7 +32,7 @@ BYTES = [(b"Content-Type", b"application/octet-stream")]
 
 
 class PeerFace:
-    """See the module. `met(address)` hears where an asker can be asked."""
+    """See the module. `exchange(state)` takes a peer's view of the members and gives ours."""
 
     app = Face()
 
@@ -40,13 +42,13 @@ class PeerFace:
         signer: Signer,
         wall_clock: Callable[[], float],
         hello: Callable[[], Hello],
-        met: Callable[[str], None],
+        exchange: Callable[[bytes], bytes],
     ) -> None:
         self._local = local
         self._signer = signer
         self._wall_clock = wall_clock
         self._hello = hello
-        self._met = met
+        self._exchange = exchange
 
     @app.route("/peer/ops", methods=["POST"])
     async def ops(self, request: Request) -> Answer:
@@ -82,12 +84,20 @@ class PeerFace:
             return json_answer({"error": error.code, "detail": str(error)}, 400)
         return json_answer({})
 
+    @app.route("/peer/state", methods=["POST"])
+    async def state(self, request: Request) -> Answer:
+        body = await read_all(request.body, STATE_BYTES_MAX, "state")
+        if not self._allowed(request, body):
+            return _stranger()
+        try:
+            return Answer(200, BYTES, self._exchange(body))
+        except BadDatagram as bad:
+            return json_answer({"error": "bad_state", "detail": bad.reason}, 400)
+
     @app.route("/peer/hello", methods=["GET"])
     async def hello(self, request: Request) -> Answer:
         if not self._allowed(request, b""):
             return _stranger()
-        for at in (request.args or {}).get(b"at", ())[:1]:
-            self._met(at.decode("utf-8", "replace"))
         return Answer(
             200, [(b"Content-Type", b"application/json")], messages.encode_hello(self._hello())
         )

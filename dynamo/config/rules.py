@@ -48,6 +48,8 @@ def _count(value: int | str) -> bool:
 _NAME = f"a name of 1 to {NAME_BYTES_MAX} bytes without control characters or '/'"
 ADDRESS_SYNTAX = "an address host:port with a port of 1 to 65535"
 _SECONDS = "a number of seconds above 0"
+_WHOLE = "a whole number of 0 or more"
+_FACTOR = "a number above 0"
 _COUNT = "a whole number of 1 or more, or quorum"
 
 RULES: dict[str, Rule] = {
@@ -68,7 +70,9 @@ RULES: dict[str, Rule] = {
     "cluster.name": Rule(_NAME, "e.g. demo", _is_name),
     "cluster.seeds": Rule("a list of addresses host:port", "e.g. [127.0.0.1:7001]"),
     "cluster.secret": Rule(
-        "a text of at least one character", 'e.g. "a long random text", or null for none', bool
+        "a text of at least one character, or a list of such",
+        'e.g. "a long random text", or null for none',
+        lambda value: bool(value) and all(value),
     ),
     "cluster.partitions": Rule(
         "a power of two",
@@ -82,6 +86,21 @@ RULES: dict[str, Rule] = {
     "gossip.profile": Rule("a set of timings", "lan, wan or local"),
     "gossip.probe_interval": Rule(_SECONDS, "e.g. 1.0", _positive),
     "gossip.probe_timeout": Rule(_SECONDS, "e.g. 0.5", _positive),
+    "gossip.probe_deadline": Rule(_SECONDS, "e.g. 0.7", _positive),
+    "gossip.indirect_probes": Rule(_WHOLE, "e.g. 3", lambda value: value >= 0),
+    "gossip.stream_probe": Rule("true or false", "true"),
+    "gossip.suspicion_multiplier": Rule(_FACTOR, "e.g. 1.6", _positive),
+    "gossip.suspicion_max_multiplier": Rule(
+        "a factor of 1 or more", "e.g. 6.0", lambda value: 1 <= value < math.inf
+    ),
+    "gossip.confirmations": Rule(_WHOLE, "e.g. 3", lambda value: value >= 0),
+    "gossip.gossip_interval": Rule(_SECONDS, "e.g. 0.2", _positive),
+    "gossip.gossip_fanout": Rule("a whole number of 1 or more", "e.g. 3", _positive),
+    "gossip.retransmit_multiplier": Rule("a whole number of 1 or more", "e.g. 4", _positive),
+    "gossip.exchange_interval": Rule(_SECONDS, "e.g. 30.0", _positive),
+    "gossip.reconnect_interval": Rule(_SECONDS, "e.g. 10.0", _positive),
+    "gossip.seed_interval": Rule(_SECONDS, "e.g. 1.0", _positive),
+    "gossip.leave_linger": Rule(_SECONDS, "e.g. 1.0", _positive),
     "limits.max_object_bytes": Rule(
         "a whole number of bytes of 1 or more", "e.g. 5368709120", lambda value: value >= 1
     ),
@@ -148,6 +167,10 @@ def _check_gossip(gossip: Gossip) -> None:
             "gossip.probe_timeout",
             f"{timeout} is not below gossip.probe_interval; use less than {interval}",
         )
+    try:
+        gossip.settings()
+    except ValueError as error:
+        raise ConfigError("gossip", f"the timings do not go together: {error}") from None
 
 
 def _check_addresses(config: Config) -> None:

@@ -11,8 +11,10 @@ import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import attrs
 import msgspec
 
+from dynamo.core.profiles import PROFILES, Settings
 from dynamo.errors import DynamoError
 
 
@@ -87,8 +89,15 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     name: str = "demo"
     seeds: tuple[Address, ...] = ()
-    secret: str | None = None
+    secret: str | tuple[str, ...] | None = None
     partitions: int = 1024
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The shared keys, the one to speak with first; several while they are being changed."""
+        if self.secret is None:
+            return ()
+        return (self.secret,) if isinstance(self.secret, str) else self.secret
 
     def __repr__(self) -> str:
         secret = None if self.secret is None else "..."
@@ -108,11 +117,48 @@ class Replication(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class Gossip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A set of timings by name; those that are not None (seconds) replace the profile's."""
+    """A set of timings by name; those that are not None replace the profile's.
+
+    What each one means, its unit and its formula: `dynamo.core.profiles.Settings`.
+    """
 
     profile: Literal["lan", "wan", "local"] = "lan"
     probe_interval: float | None = None
     probe_timeout: float | None = None
+    probe_deadline: float | None = None
+    indirect_probes: int | None = None
+    stream_probe: bool | None = None
+    suspicion_multiplier: float | None = None
+    suspicion_max_multiplier: float | None = None
+    confirmations: int | None = None
+    gossip_interval: float | None = None
+    gossip_fanout: int | None = None
+    retransmit_multiplier: int | None = None
+    exchange_interval: float | None = None
+    reconnect_interval: float | None = None
+    seed_interval: float | None = None
+    leave_linger: float | None = None
+
+    def settings(self) -> Settings:
+        """The timings that hold; raises `ValueError` if they do not go together.
+
+        The probe's parts shrink with its interval unless they are given themselves.
+        """
+        base = PROFILES[self.profile]
+        given = {
+            field: value
+            for field, value in msgspec.structs.asdict(self).items()
+            if value is not None and field != "profile"
+        }
+        if self.probe_interval is not None:
+            scale = min(1.0, self.probe_interval / base.probe_interval)
+            given.setdefault("probe_deadline", base.probe_deadline * scale)
+            given.setdefault("probe_timeout", base.probe_timeout * scale)
+        if self.probe_timeout is not None and self.probe_deadline is None:
+            interval = given.get("probe_interval", base.probe_interval)
+            deadline = given.get("probe_deadline", base.probe_deadline)
+            given["probe_deadline"] = max(deadline, (self.probe_timeout + interval) / 2)
+        return attrs.evolve(base, **given)
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -25,6 +25,8 @@ class Preferences:
         case = (ring.partition(incarnation, key), n, strict)
         found = self._known.get(case)
         if found is None:
-            found = prefer(ring.ranking(case[0]), n, self.view.is_healthy, strict)
+            found = prefer(
+                ring.ranking(case[0]), n, self.view.is_healthy, strict, self.view.is_doubtful
+            )
             self._known[case] = found
         return found

@@ -42,24 +42,33 @@ class Preference:
 
 
 def prefer(
-    ranking: Sequence[str], n: int, healthy: Callable[[str], bool], strict: bool
+    ranking: Sequence[str],
+    n: int,
+    healthy: Callable[[str], bool],
+    strict: bool,
+    doubtful: Callable[[str], bool] = lambda name: False,
 ) -> Preference:
-    """The preference list over `ranking` for `n` copies; `strict` allows no stand-ins."""
+    """The preference list over `ranking` for `n` copies; `strict` allows no stand-ins.
+
+    An owner that is `doubtful` (suspected, or silent just now) is asked, with a stand-in beside
+    it, after those that are well.
+    """
     owners = tuple(ranking[:n])
     if all(healthy(name) for name in owners):
         spares = () if strict else tuple(x for x in ranking[n : n + n] if healthy(x))
         return Preference(owners, tuple(Target(name) for name in owners), (), spares)
     stand_ins = iter(()) if strict else (x for x in ranking[n:] if healthy(x))
-    targets, missed = [], []
+    targets, beside, doubted, missed = [], [], [], []
     for owner in owners:
         if healthy(owner):
             targets.append(Target(owner))
             continue
         stand_in = next(stand_ins, None)
-        if stand_in is None:
+        if stand_in is not None:
+            beside.append(Target(stand_in, owner))
+        if doubtful(owner):
+            doubted.append(Target(owner))
+        elif stand_in is None:
             missed.append(owner)
-        else:
-            targets.append(Target(stand_in, owner))
-    # Owners first: they coordinate, and they are asked first.
-    targets.sort(key=lambda t: bool(t.stand_in_for))
-    return Preference(owners, tuple(targets), tuple(missed), tuple(stand_ins))
+    # Owners that are well come first: they coordinate, and they are asked first.
+    return Preference(owners, (*targets, *beside, *doubted), tuple(missed), tuple(stand_ins))

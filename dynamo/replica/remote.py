@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import quote
 
 import treq
 from treq.client import HTTPClient
@@ -86,14 +85,20 @@ class RemoteReplica:
     def write_chunk(self, digest: bytes, data: bytes) -> Deferred[None]:
         return Deferred.fromCoroutine(self._write_chunk(digest, data))
 
-    async def hello(self, own_address: str, timeout: float) -> Hello:
-        """Asks the node who it is, saying where it can ask back; also the liveness probe."""
-        path = b"/peer/hello?at=" + quote(own_address).encode()
-        _, data = await self._exchange(b"GET", path, b"", timeout)
+    async def hello(self, timeout: float) -> Hello:
+        """Asks the node who it is and how it fares."""
+        _, data = await self._exchange(b"GET", b"/peer/hello", b"", timeout)
         try:
             return messages.decode_hello(data)
         except PeerBroke as error:
             raise PeerBroke(self.name or self.address, error.detail) from None
+
+    async def exchange_state(self, state: bytes, timeout: float) -> bytes:
+        """Sends this node's whole view of the members; returns the peer's."""
+        code, data = await self._exchange(b"POST", b"/peer/state", state, timeout)
+        if code != 200:
+            raise PeerBroke(self.name or self.address, f"answered {code} to a state")
+        return data
 
     def _send(self, ops: Sequence[Op]) -> Deferred[Sequence[Reply]]:
         return Deferred.fromCoroutine(self._post(ops))

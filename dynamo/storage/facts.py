@@ -13,12 +13,16 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from dynamo.core.buckets import Bucket
+from dynamo.core.members import Member
 from dynamo.storage.committer import Committer
 from dynamo.storage.engine import Engine, Transaction
-from dynamo.wire.codec import BUCKET, MEMBERS, MemberFacts
+from dynamo.wire.codec import ACTORS, BUCKET, REMEMBERED
 
 ACTOR = b"actor"
-MEMBERS_KEY = b"members"
+ACTORS_KEY = b"actors"
+IDENTITY = b"identity"
+INCARNATION = b"incarnation"
+REMEMBERED_KEY = b"remembered"
 CLUSTER = b"cluster"
 
 
@@ -27,37 +31,69 @@ class Identity:
     """Who this node is and whom it has met, as its data directory says.
 
     `actor` is empty on a new data directory: the node has to ask the cluster for one that was
-    never used. `cluster` is "name/partitions", empty until the node has joined.
+    never used. `cluster` is "name/partitions", empty until the node has joined. `actors`
+    are the last ones seen under each member's name. `number` tells
+    this data directory from any other under the same name (0: not drawn yet); `incarnation` is
+    the last one claimed, and `remembered` what gossip knew at the end.
     """
 
     engine: Engine
     committer: Committer
     actor: str = ""
     cluster: str = ""
-    members: dict[str, MemberFacts] = attrs.field(factory=dict)
+    actors: dict[str, str] = attrs.field(factory=dict)
+    number: int = 0
+    incarnation: int = 0
+    remembered: list[Member] = attrs.field(factory=list)
 
     def load(self) -> None:
         """Reads what the data directory holds."""
         view = self.engine.view()
         self.actor = (view.get("meta", ACTOR) or b"").decode()
         self.cluster = (view.get("meta", CLUSTER) or b"").decode()
-        held = view.get("meta", MEMBERS_KEY)
+        held = view.get("meta", ACTORS_KEY)
         if held is not None:
-            self.members = {m.name: m for m in MEMBERS.decode(held)}
+            self.actors = ACTORS.decode(held)
+        self.number = int.from_bytes(view.get("meta", IDENTITY) or b"")
+        self.incarnation = int.from_bytes(view.get("meta", INCARNATION) or b"")
+        known = view.get("meta", REMEMBERED_KEY)
+        if known is not None:
+            self.remembered = REMEMBERED.decode(known)
 
-    def save(self, actor: str, cluster: str, members: Iterable[MemberFacts]) -> Deferred[None]:
-        """Writes all three; they hold from when the Deferred fires."""
-        by_name = {m.name: m for m in sorted(members, key=lambda m: m.name)}
+    def save_incarnation(self, number: int, incarnation: int) -> Deferred[None]:
+        """Writes who claims which incarnation; fires when it is on disk."""
+
+        def job(txn: Transaction) -> None:
+            txn.put("meta", IDENTITY, number.to_bytes(4))
+            txn.put("meta", INCARNATION, incarnation.to_bytes(8))
+
+        def take(_: None) -> None:
+            self.number, self.incarnation = number, incarnation
+
+        return self.committer.submit(job).addCallback(take)
+
+    def save_remembered(self, members: Iterable[Member]) -> Deferred[None]:
+        """Writes what gossip knows, for the next start."""
+        data = REMEMBERED.encode(list(members))
+        return self.committer.submit(lambda txn: txn.put("meta", REMEMBERED_KEY, data))
+
+    def save(self, actor: str, cluster: str) -> Deferred[None]:
+        """Writes what this node is; it holds from when the Deferred fires."""
 
         def job(txn: Transaction) -> None:
             txn.put("meta", ACTOR, actor.encode())
             txn.put("meta", CLUSTER, cluster.encode())
-            txn.put("meta", MEMBERS_KEY, MEMBERS.encode(list(by_name.values())))
 
         def take(_: None) -> None:
-            self.actor, self.cluster, self.members = actor, cluster, by_name
+            self.actor, self.cluster = actor, cluster
 
         return self.committer.submit(job).addCallback(take)
+
+    def note_actor(self, name: str, actor: str) -> Deferred[None]:
+        """Writes under which actor a member writes, so that it can be told if it forgets."""
+        self.actors[name] = actor
+        data = ACTORS.encode(dict(sorted(self.actors.items())))
+        return self.committer.submit(lambda txn: txn.put("meta", ACTORS_KEY, data))
 
 
 @attrs.define

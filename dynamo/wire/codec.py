@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from dynamo.core.buckets import Bucket
+from dynamo.core.members import Member
 from dynamo.core.record import Record
 from dynamo.errors import Corrupt
 
@@ -30,17 +31,6 @@ class Hint(msgspec.Struct, frozen=True, array_like=True):
     sequence: int
     incarnation: bytes
     key: bytes
-
-
-class MemberFacts(msgspec.Struct, frozen=True, array_like=True):
-    """What a node keeps on disk about a member, to know its cluster after a restart."""
-
-    name: str
-    actor: str
-    cluster: str
-    api: str
-    zone: str
-    weight: float
 
 
 class Codec(Generic[T]):
@@ -65,4 +55,5 @@ class Codec(Generic[T]):
 RECORD: Codec[Record] = Codec(Record)
 HINT: Codec[Hint] = Codec(Hint)
 BUCKET: Codec[Bucket] = Codec(Bucket)
-MEMBERS: Codec[list[MemberFacts]] = Codec(list[MemberFacts])
+ACTORS: Codec[dict[str, str]] = Codec(dict[str, str])
+REMEMBERED: Codec[list[Member]] = Codec(list[Member])

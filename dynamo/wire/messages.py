@@ -229,8 +229,8 @@ class Hello(msgspec.Struct, frozen=True):
 
     `cluster_name`, `partitions` and `format` must agree between members. `actor` is empty until
     the node has one; `actors` is the last actor it saw under each member's name. `boot` changes
-    with each start of the process. `peers` are the cluster addresses it knows. `hints` says how
-    many hints it holds for each member, `buckets` is a digest of all bucket states.
+    with each start of the process. `hints` says how many hints it holds for each member, `buckets`
+    is a digest of all bucket states.
     """
 
     name: str
@@ -244,7 +244,6 @@ class Hello(msgspec.Struct, frozen=True):
     boot: str
     joined: bool
     actors: dict[str, str]
-    peers: tuple[str, ...]
     hints: dict[str, int]
     buckets: str
     objects: int

@@ -1,0 +1,186 @@
+"""What this node knows of each other member, and the conversation it has with one that appears.
+
+Gossip says that a member is there; before the store relies on it, the two have to know the same of
+buckets, and this node has to know whether the other keeps hints for it. So a member that appears,
+or comes back, is asked once over peer HTTP, bucket states are exchanged, and only then is it well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from dynamo.core.members import Liveness, Member, Role
+from dynamo.errors import DynamoError
+from dynamo.log import make_logger
+from dynamo.ports import MemberStatus, Peer
+from dynamo.storage.facts import BucketTable
+from dynamo.wire import messages
+from dynamo.wire.messages import Hello
+
+BUCKETS_AT_ONCE = 500
+RETRY_S = 0.5
+REASK_S = 0.25
+DOUBT_S = 1.0
+
+log = make_logger()
+
+
+@attrs.define(eq=False)
+class Known:
+    """One other member. `settled`: bucket states were exchanged since it appeared.
+
+    `doubted_until`: a request to it just failed; until then it is not relied on.
+    """
+
+    member: Member
+    replica: Peer
+    hello: Hello | None = None
+    settled: bool = False
+    asked: bool = False
+    asking: Deferred[None] | None = None
+    doubted_until: float = 0.0
+
+    @property
+    def running(self) -> bool:
+        """Whether gossip believes it to be there."""
+        return self.member.running
+
+
+class Peers:
+    """All other members by name. `changed()` is called when what follows from them may differ,
+    `settled(name)` when one that appeared may be relied on.
+
+    `me` is this node's name, `timeout` for a conversation in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        me: str,
+        clock: IReactorTime,
+        buckets: BucketTable,
+        remote: Callable[[str, str], Peer],
+        timeout: float,
+        changed: Callable[[], None],
+        settled: Callable[[str], None],
+    ) -> None:
+        self._me = me
+        self._clock = clock
+        self._buckets = buckets
+        self._remote = remote
+        self._timeout = timeout
+        self._changed = changed
+        self._settled = settled
+        self._stopped = False
+        self.by_name: dict[str, Known] = {}
+
+    def stop(self) -> None:
+        """Begins no more conversations."""
+        self._stopped = True
+
+    def take(self, member: Member, *, appeared: bool) -> Known:
+        """Notes what gossip says of a member; one that `appeared` has to be talked to first."""
+        known = self.by_name.get(member.name)
+        if known is None or known.member.address != member.address:
+            known = Known(member, self._remote(member.name, member.address))
+            self.by_name[member.name] = known
+        known.member = member
+        if appeared:
+            known.settled = False
+            known.doubted_until = 0.0
+        if member.running and not known.settled:
+            self.converse(known)
+        return known
+
+    def forget(self, name: str) -> None:
+        """The member is gone for good."""
+        self.by_name.pop(name, None)
+
+    def awaiting(self) -> tuple[str, ...]:
+        """Members that keep hints for this node, or may: not asked since they appeared."""
+        return tuple(
+            sorted(
+                name
+                for name, known in self.by_name.items()
+                if (known.running and not known.settled and known.member.role != Role.JOINING)
+                or (known.running and known.hello and known.hello.hints.get(self._me, 0))
+                or not known.asked
+            )
+        )
+
+    def converse(self, known: Known) -> Deferred[None]:
+        """Asks a member how it is, and settles bucket states if they differ."""
+        if known.asking is None and not self._stopped:
+            known.asking = Deferred.fromCoroutine(self._converse(known))
+            known.asking.addErrback(lambda f: log.failure("Talking to a member failed", failure=f))
+        done: Deferred[None] = Deferred()
+        if known.asking is None:
+            done.callback(None)
+        else:
+            known.asking.addCallback(lambda _: done.callback(None))
+        return done
+
+    async def _converse(self, known: Known) -> None:
+        again, news = None, False
+        try:
+            hello = await known.replica.hello(self._timeout)
+            if hello.name == known.member.name:
+                if hello.buckets != self._buckets.digest():
+                    await self._exchange_buckets(known.replica)
+                known.hello = hello
+                news, known.settled = not known.settled, True
+                if hello.hints.get(self._me, 0):
+                    again = REASK_S
+        except DynamoError as error:
+            log.debug("{name} was not asked: {why}", name=known.member.name, why=error)
+            if known.running:
+                again = RETRY_S
+        finally:
+            known.asking = None
+            known.asked = True
+        self._changed()
+        if news:
+            self._settled(known.member.name)
+        if again is not None and not self._stopped:
+            self._clock.callLater(again, self._again, known)
+
+    def _again(self, known: Known) -> None:
+        here = self.by_name.get(known.member.name) is known
+        if here and known.member.liveness <= Liveness.SUSPECT:
+            self.converse(known)
+
+    async def _exchange_buckets(self, replica: Peer) -> None:
+        """Makes both know all that either knows of buckets."""
+        after, done = "", False
+        while not done:
+            reply = await replica.call(messages.BucketList(after))
+            assert isinstance(reply, messages.BucketsReply)
+            if reply.buckets:
+                await self._buckets.merge(reply.buckets)
+                after = reply.buckets[-1].name
+            done = reply.done or not reply.buckets
+        ours = [self._buckets.states[name] for name in sorted(self._buckets.states)]
+        for i in range(0, len(ours), BUCKETS_AT_ONCE):
+            await replica.call(messages.BucketMerge(tuple(ours[i : i + BUCKETS_AT_ONCE])))
+
+
+def status_of(member: Member, said: Hello | None, seconds_since: float | None) -> MemberStatus:
+    """A member's line in `/v1/cluster`, by its record and what it last said itself."""
+    return MemberStatus(
+        name=member.name,
+        api=member.api,
+        cluster=member.address,
+        zone=member.zone,
+        weight=member.weight,
+        liveness=member.liveness.word,  # type: ignore[arg-type]
+        role=member.role.word,  # type: ignore[arg-type]
+        incarnation=member.incarnation,
+        objects=said.objects if said else 0,
+        bytes=said.bytes if said else 0,
+        hints=sum(said.hints.values()) if said else 0,
+        last_heard=seconds_since,
+    )
