@@ -71,6 +71,7 @@ class Channel(Outlet):
 
     def connectionMade(self) -> None:
         super().connectionMade()
+        self.site.opened(self)
         self._deadline.within(self.site.idle)
 
     def dataReceived(self, data: bytes) -> None:
@@ -109,6 +110,7 @@ class Channel(Outlet):
         if request is not None:
             request.connectionLost(reason)
         self.release()
+        self.site.closed(self)
 
     def blocked_changed(self) -> None:
         if self._state is WAIT:
@@ -144,6 +146,12 @@ class Channel(Outlet):
             self._framing = None
             self._begin_drain()
         else:
+            self._close()
+
+    def close_when_done(self) -> None:
+        """Closes after the answer to the present request, at once if there is none."""
+        self.persistent = 0
+        if self._state is HEAD and not self._buffer:
             self._close()
 
     def abort(self) -> None:
@@ -240,7 +248,7 @@ class Channel(Outlet):
     def _begin(self, head: Head) -> None:
         """Starts on a request whose head is here."""
         request = self._request = Request(self, head)
-        self.persistent = head.keep_alive
+        self.persistent = head.keep_alive and not self.site.closing
         length, buffer = head.length, self._buffer
         streamed = length is None or length > COLLECT_MAX or head.expects_continue
         if length is not None and len(buffer) >= length and (length == 0 or not streamed):

@@ -142,6 +142,9 @@ class Site(WebSite):
         self._second = -1
         self._date = b""
         self._lines: dict[int, bytes] = {}
+        self._channels: dict[Channel, None] = {}
+        self.closing = False
+        self._emptied: Deferred[None] = Deferred()
 
     def buildProtocol(self, addr: Any) -> Channel:  # type: ignore[override]
         return Channel(self)
@@ -154,6 +157,31 @@ class Site(WebSite):
 
     def log(self, request: Any) -> None:
         """No access log."""
+
+    def opened(self, channel: Channel) -> None:
+        """A connection was made."""
+        self._channels[channel] = None
+
+    def closed(self, channel: Channel) -> None:
+        """A connection is gone."""
+        self._channels.pop(channel, None)
+        if self.closing and not self._channels and not self._emptied.called:
+            self._emptied.callback(None)
+
+    def finish(self) -> Deferred[None]:
+        """Lets what is in flight be answered and closes every connection after it; fires when
+        none is left. Stop listening first, call it once, and `abort` what takes too long."""
+        self.closing = True
+        for channel in list(self._channels):
+            channel.close_when_done()
+        if not self._channels:
+            self._emptied.callback(None)
+        return self._emptied
+
+    def abort(self) -> None:
+        """Breaks all connections off."""
+        for channel in list(self._channels):
+            channel.abort()
 
     def observed(self, request: Request) -> None:
         """Tells the observer of an answered request."""

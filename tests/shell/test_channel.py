@@ -645,3 +645,46 @@ def test_every_answer_is_told_to_the_observer(clock: Clock, echo: Echo) -> None:
         ("none", "GET", 404, 0.0),
         ("/hold", "GET", 200, 2.5),
     ]
+
+
+# The end.
+
+
+def test_a_node_that_stops_answers_what_is_in_flight(faces: Site, echo: Echo) -> None:
+    idle, busy = Client(faces), Client(faces)
+    idle.ask("GET", "/echo")
+    busy.send(request_bytes("GET", "/hold"))
+    finished: list[None] = []
+
+    faces.finish().addCallback(finished.append)
+
+    assert idle.closed
+    idle.close()
+    assert (busy.closed, finished) == (False, [])
+    assert echo.held is not None
+    echo.held.callback(Answer(200, [], b"done"))
+    [response] = busy.responses()
+    assert (response.body, response.headers["connection"]) == (b"done", "close")
+    assert busy.closed
+    busy.close()
+    assert finished == [None]
+
+
+def test_a_node_that_stops_waits_no_longer_than_it_wants(faces: Site, echo: Echo) -> None:
+    busy = Client(faces)
+    busy.send(request_bytes("GET", "/hold"))
+    finished: list[None] = []
+    faces.finish().addCallback(finished.append)
+
+    faces.abort()
+    busy.vanish()
+
+    assert busy.wire.aborted
+    assert echo.cancelled == 1
+    assert finished == [None]
+
+
+def test_a_node_without_connections_stops_at_once(faces: Site) -> None:
+    finished: list[None] = []
+    faces.finish().addCallback(finished.append)
+    assert finished == [None]
