@@ -19,12 +19,15 @@ from dynamo.coordinator.terms import Terms
 from dynamo.core.clock import wall_ms_of
 from dynamo.core.cover import cover
 from dynamo.core.record import EMPTY, Record
-from dynamo.errors import PeerFault, QuorumNotMet
+from dynamo.errors import DynamoError, QuorumNotMet
 from dynamo.ports import ClusterView
 from dynamo.wire import messages
 
 FETCH = 1000
 FETCH_GROUPED = 100
+PATIENCE_S = 2.0
+"""How long one node may take over one fetch before the others have to do without it."""
+
 AFTER_ALL = b"\xff"
 """UTF-8 has no such byte: appended to a prefix it sorts behind every key with that prefix."""
 
@@ -53,7 +56,8 @@ class Lister:
             nodes = self._cover(terms, frozenset(avoided))
             if nodes is None:
                 raise QuorumNotMet("listing", 0, terms.r, f"no use: {', '.join(sorted(avoided))}")
-            merge = Merge(self._scans(incarnation, terms, nodes, prefix, start_after, delimiter))
+            scans = self._scans(incarnation, terms, nodes, prefix, start_after, delimiter)
+            merge = Merge(scans, terms.latest)
             try:
                 return await _collect(merge, prefix, delimiter, start_after, limit)
             except _NoUse as failed:
@@ -96,7 +100,7 @@ class Lister:
                     prefix.encode(),
                     FETCH_GROUPED if grouped else FETCH,
                 ),
-                terms.timeout,
+                min(terms.timeout, PATIENCE_S),
             )
             for node in nodes
         ]
@@ -142,7 +146,7 @@ class Scan:
         asked.addTimeout(self._timeout, self._clock, _timed_out(self._node))
         try:
             reply = await asked
-        except PeerFault:
+        except DynamoError:
             raise _NoUse(self._node) from None
         assert isinstance(reply, messages.ScanReply)
         if any(name not in self._nodes for name in reply.awaiting):
@@ -169,6 +173,7 @@ class Merge:
     """Several nodes' scans as one."""
 
     scans: list[Scan]
+    latest: bool
 
     async def next(self) -> tuple[bytes, Record] | None:
         """The next key with all that is known of it; None at the end."""
@@ -182,8 +187,8 @@ class Merge:
         for scan in self.scans:
             if scan.entries and scan.entries[0][0] == key:
                 _, known = scan.entries.popleft()
-                record = known if record is EMPTY else record.merge(known)
-        return key, record
+                record = known if record is EMPTY else record.merge(known, latest=self.latest)
+        return key, record.newest() if self.latest else record
 
     def skip(self, group: bytes) -> None:
         """Goes on behind every key that begins with `group`."""
