@@ -181,7 +181,7 @@ BAD = [
     ),
     (
         LISTEN + "cluster: {secret: ''}\n",
-        "cluster.secret: the value is not a text of at least one character; "
+        "cluster.secret: the value is not a text of at least one character, or a list of such; "
         'use e.g. "a long random text", or null for none',
     ),
     *(
