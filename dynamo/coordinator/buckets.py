@@ -23,6 +23,7 @@ from dynamo.errors import (
     BucketExists,
     NoSuchBucket,
     PeerFault,
+    PeerUnreachable,
     QuorumNotMet,
 )
 from dynamo.log import make_logger
@@ -34,6 +35,8 @@ from dynamo.wire.messages import BucketMade, BucketMake
 NAMESPACE = b"buckets!"
 RETRY_S = 0.1
 LOCKS_MAX = 10_000
+PATIENCE_S = 2.0
+"""How long one member may take to answer; one that is silent will be found dead meanwhile."""
 
 log = make_logger()
 
@@ -78,8 +81,14 @@ class Buckets:
                     return await self.make(op)
                 reply = await self.view.replica(node).call(op)
             except PeerFault as error:
-                doubtful, why = True, str(error)
+                refused = isinstance(error, PeerUnreachable) and not error.sent
+                doubtful, why = doubtful or not refused, str(error)
                 continue
+            except NoSuchBucket:
+                if doubtful and op.change == "delete":
+                    # The first try did it, or somebody else meanwhile: it is gone either way.
+                    return BucketMade(node, await self._consult(op.name), False)
+                raise
             assert isinstance(reply, BucketMade)
             return reply
         raise QuorumNotMet("change of a bucket", 0, 1, why)
@@ -123,7 +132,7 @@ class Buckets:
         calls = []
         for node in asked:
             call = self.view.replica(node).call(messages.BucketRead(name))
-            calls.append(call.addTimeout(self.defaults.timeout, self.clock))
+            calls.append(call.addTimeout(min(PATIENCE_S, self.defaults.timeout), self.clock))
         for node, (ok, reply) in zip(
             asked, await DeferredList(calls, consumeErrors=True), strict=True
         ):
@@ -164,7 +173,7 @@ class Buckets:
 
     def _tell(self, name: str, bucket: Bucket, seconds: float) -> Deferred[bool]:
         told = self.view.replica(name).call(messages.BucketMerge((bucket,)))
-        told.addTimeout(seconds, self.clock)
+        told.addTimeout(min(PATIENCE_S, seconds), self.clock)
 
         def refused(failure: object) -> bool:
             return False
