@@ -148,6 +148,11 @@ class Channel(Outlet):
         else:
             self._close()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being handled."""
+        return self._request is not None
+
     def close_when_done(self) -> None:
         """Closes after the answer to the present request, at once if there is none."""
         self.persistent = 0

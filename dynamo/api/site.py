@@ -168,6 +168,11 @@ class Site(WebSite):
         if self.closing and not self._channels and not self._emptied.called:
             self._emptied.callback(None)
 
+    @property
+    def in_flight(self) -> int:
+        """How many requests are being handled."""
+        return sum(channel.busy for channel in self._channels)
+
     def finish(self) -> Deferred[None]:
         """Lets what is in flight be answered and closes every connection after it; fires when
         none is left. Stop listening first, call it once, and `abort` what takes too long."""

@@ -655,6 +655,7 @@ def test_a_node_that_stops_answers_what_is_in_flight(faces: Site, echo: Echo) ->
     idle.ask("GET", "/echo")
     busy.send(request_bytes("GET", "/hold"))
     finished: list[None] = []
+    assert faces.in_flight == 1
 
     faces.finish().addCallback(finished.append)
 
@@ -665,7 +666,7 @@ def test_a_node_that_stops_answers_what_is_in_flight(faces: Site, echo: Echo) ->
     echo.held.callback(Answer(200, [], b"done"))
     [response] = busy.responses()
     assert (response.body, response.headers["connection"]) == (b"done", "close")
-    assert busy.closed
+    assert (busy.closed, faces.in_flight) == (True, 0)
     busy.close()
     assert finished == [None]
 
