@@ -182,7 +182,7 @@ class Copies:
     def forget(self, incarnation: bytes, limit: int = 256) -> Deferred[int]:
         """Removes up to `limit` keys of a deleted bucket; fires with how many it found.
 
-        The floor rises to the highest counter in them, whoever's it is: cheap and safe.
+        The floor stays: an incarnation that was deleted never comes back, and its keys with it.
         """
 
         def job(txn: Transaction, effects: Effects) -> int:
@@ -193,7 +193,6 @@ class Copies:
                     break
             for key, data in found:
                 old = RECORD.decode(data)
-                ledger.raise_floor(txn, max(old.context.values(), default=0))
                 ledger.count(txn, old, EMPTY)
                 effects.unused += ledger.refer(txn, old, EMPTY)
                 txn.delete(RECORDS, rows.row(incarnation, key))
