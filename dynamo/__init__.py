@@ -21,8 +21,8 @@ The caller's duties in each layer, bottom up:
   after the sync, and one sync serves all who wait. Chunks are files named by their content.
 - `replica`: a node's copies behind one port, here or across peer HTTP, where operations share
   requests.
-- `cluster`: who the members are and which of them answer. Liveness picks who is asked; it never
-  moves ownership.
+- `cluster`: who the members are and which of them answer, by gossip (SWIM with Lifeguard; the
+  protocol itself is a machine in `core`). Liveness picks who is asked; it never moves ownership.
 - `coordinator`: preference list, replicas, tally, answer.
 - `background`: hints going home, deleted buckets' space; bounded steps under one supervisor.
 - `api`: faces. Each only translates between HTTP and the coordinator.
