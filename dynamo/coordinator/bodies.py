@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 from blake3 import blake3
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from dynamo.coordinator.requests import Upload
@@ -32,13 +32,18 @@ CHUNK_BYTES = 1024 * 1024
 WINDOW = 3
 LAG_MAX = 6
 STREAMS_MAX = 32
+STAGED_S = 60.0
 
 
 @attrs.frozen
 class Staged:
-    """A body that is already here, as the draft it became; stands in for a `ByteSource`."""
+    """A body that is already here, as the draft it became; stands in for a `ByteSource`.
+
+    `expiry` frees it unless it is stored in time.
+    """
 
     draft: Draft
+    expiry: IDelayedCall
 
     @property
     def length(self) -> int | None:
@@ -104,16 +109,36 @@ class Bodies:
             digests.finish()
             await spread.finish(self.timeout)
         except BaseException:
-            self._discard(targets, chunks)
+            spread.discard(chunks)
             raise
         etag = whole.hexdigest() if size >= CHUNK_BYTES else chunks[0].hex()
         return self._draft(upload, size, etag, chunk_size=CHUNK_BYTES, chunks=tuple(chunks))
 
-    def _discard(self, targets: Sequence[str], chunks: list[bytes]) -> None:
-        """The upload failed: what came of it is freed wherever it went."""
+    async def stage(self, upload: Upload) -> Staged:
+        """Takes a body in on this node alone, for a while."""
+        draft = await self.take(upload, [self.view.name], 1)
+        expiry = self.clock.callLater(STAGED_S, self.discard, [self.view.name], draft)
+        return Staged(draft, expiry)
+
+    async def hand_out(self, draft: Draft, targets: Sequence[str], needed: int) -> None:
+        """Sends a staged body's chunks on, as `take` does with those that arrive."""
+        here = self.view.replica(self.view.name)
+        others = [self.view.replica(t) for t in targets if t != self.view.name]
+        spread = ChunkSpread(others, needed - (len(targets) - len(others)), self.clock)
+        try:
+            for digest in draft.chunks:
+                spread.send(digest, await here.read_chunk(digest))
+                await spread.room(self.timeout)
+            await spread.finish(self.timeout)
+        except BaseException:
+            spread.discard(draft.chunks)
+            raise
+
+    def discard(self, targets: Sequence[str], draft: Draft) -> None:
+        """Nothing came of a body: what no record names of it is freed on these nodes."""
         for name in targets:
-            freed = self.view.replica(name).call(messages.ChunksDiscard(tuple(chunks)))
-            freed.addErrback(lambda _: None)  # a node that is away sweeps when it comes back
+            if draft.chunks:
+                _free(self.view.replica(name), draft.chunks)
 
     def _draft(self, upload: Upload, size: int, etag: str, **stored: Any) -> Draft:
         return Draft(
@@ -159,6 +184,8 @@ class ChunkSpread:
 
     def __init__(self, targets: Sequence[Replica], needed: int, clock: IReactorTime) -> None:
         self._open: dict[str, int] = {t.name: 0 for t in targets}
+        self._under_way = dict(self._open)
+        self._unwanted: tuple[bytes, ...] = ()
         self._replicas = {t.name: t for t in targets}
         self._needed = needed
         self._clock = clock
@@ -173,6 +200,7 @@ class ChunkSpread:
                 self._drop(name, "too slow")
                 continue
             self._open[name] += 1
+            self._under_way[name] += 1
             sent = self._replicas[name].write_chunk(digest, data)
             sent.addCallbacks(self._sent, self._failed, callbackArgs=(name,), errbackArgs=(name,))
         self._require()
@@ -209,12 +237,26 @@ class ChunkSpread:
             raise QuorumNotMet("write", done, self._needed, "chunks are not taken in time")
         return result
 
+    def discard(self, digests: Sequence[bytes]) -> None:
+        """The upload failed: frees what came of it, on each target when all has arrived there."""
+        self._unwanted = tuple(digests)
+        for name, under_way in self._under_way.items():
+            if not under_way:
+                _free(self._replicas[name], self._unwanted)
+
+    def _arrived(self, name: str) -> None:
+        self._under_way[name] -= 1
+        if self._unwanted and not self._under_way[name]:
+            _free(self._replicas[name], self._unwanted)
+
     def _sent(self, _: None, name: str) -> None:
+        self._arrived(name)
         if name in self._open:
             self._open[name] -= 1
         self._wake()
 
     def _failed(self, failure: Failure, name: str) -> None:
+        self._arrived(name)
         self._full = self._full or failure.check(StorageFull) is not None
         self._drop(name, failure.getErrorMessage())
         self._wake()
@@ -233,6 +275,11 @@ class ChunkSpread:
             why = "; ".join(f"{name}: {fault}" for name, fault in sorted(self._faults.items()))
             error: DynamoError = QuorumNotMet("write", len(self._open), self._needed, why)
             raise StorageFull(f"Too few nodes have room ({why}).") if self._full else error
+
+
+def _free(replica: Replica, digests: Sequence[bytes]) -> None:
+    freed = replica.call(messages.ChunksDiscard(tuple(digests)))
+    freed.addErrback(lambda _: None)  # a node that is away sweeps when it comes back
 
 
 class _Digests:

@@ -24,7 +24,6 @@ from dynamo.core.preference import Preference
 from dynamo.core.record import Context, Draft, Version
 from dynamo.errors import FileExists, NoSuchFile, NotReady, QuorumNotMet
 from dynamo.ports import ClusterView
-from dynamo.replica.transfer import fetch, supply
 from dynamo.wire import messages
 from dynamo.wire.messages import BucketMake, Coordinate, CoordinateReply
 
@@ -88,15 +87,18 @@ class Door:
             raise QuorumNotMet("write", 0, terms.w, f"not alive: {gone}")
         names = [t.name for t in preference.targets]
         if isinstance(upload.body, Staged):
-            draft = await self._hand_out(upload.body.draft, names)
+            draft = await self._hand_out(upload.body, names, needed)
         else:
             draft = await self.bodies.take(upload, names, needed)
-        return await self._write(found, raw, draft, context, terms)
+        try:
+            return await self._write(found, raw, draft, context, terms)
+        except BaseException:
+            self.bodies.discard(names, draft)
+            raise
 
     async def stage(self, upload: Upload) -> Upload:
         self._require_joined()
-        draft = await self.bodies.take(upload, [self.name], 1)
-        return attrs.evolve(upload, body=Staged(draft))
+        return attrs.evolve(upload, body=await self.bodies.stage(upload))
 
     async def delete(
         self,
@@ -198,15 +200,18 @@ class Door:
         if not there and expect == "present":
             raise NoSuchFile(bucket.name, key)
 
-    async def _hand_out(self, draft: Draft, names: Sequence[str]) -> Draft:
+    async def _hand_out(self, staged: Staged, names: Sequence[str], needed: int) -> Draft:
         """Sends a staged body's chunks to those that will hold the record."""
-        here = self.view.replica(self.name)
-        for name in names:
-            if name != self.name and draft.chunks:
-                await supply(
-                    self.view.replica(name), draft.chunks, lambda digest: fetch(digest, [here])
-                )
-        return draft
+        if staged.expiry.active():
+            staged.expiry.cancel()
+        try:
+            await self.bodies.hand_out(staged.draft, names, needed)
+        except BaseException:
+            self.bodies.discard([self.name], staged.draft)
+            raise
+        if self.name not in names:
+            self.bodies.discard([self.name], staged.draft)
+        return staged.draft
 
     async def _write(
         self,

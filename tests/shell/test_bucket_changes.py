@@ -243,7 +243,7 @@ def test_a_bucket_deleted_while_a_node_is_away_stays_deleted() -> None:
 
 
 def test_the_reaper_frees_what_deleted_buckets_left() -> None:
-    """Rows, chunks and totals; the floor keeps their dots from coming back."""
+    """Rows, chunks and totals, a stretch at a time."""
     cluster = TestCluster(3)
     create(cluster, "n1")
     cluster.put("n1", "kept")
@@ -265,7 +265,6 @@ def test_the_reaper_frees_what_deleted_buckets_left() -> None:
         assert list(node.copies.scan(incarnation, b"", b"")) == []
         assert node.chunks.stored == {}
         assert node.copies.totals() == (1, 1)
-    assert cluster.put("n1", "another", context={}).version.counter > 1
 
 
 def test_a_members_bucket_states_travel_in_pages() -> None:

@@ -88,6 +88,11 @@ class BelievingView:
     def is_healthy(self, name: str) -> bool:
         return self.believed.get(name, "alive") == "alive"
 
+    def is_doubtful(self, name: str) -> bool:
+        return self.believed.get(name, "alive") == "suspect"
+
+    async def refresh(self) -> None: ...
+
     def replica(self, name: str) -> Replica:
         return self._cluster.nodes[name].local if name == self.name else self._far[name]
 

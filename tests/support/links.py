@@ -29,11 +29,13 @@ class Link:
 
     `down`: refused at once. `hang`: nothing is ever answered. `deaf`: requests arrive and
     answers are lost. `drop`: the share of exchanges that are lost, one way or the other.
-    `refuse`: an error given instead of doing an operation, or None.
+    A chunk takes `chunk_delay` longer to arrive. `refuse`: an error given instead of doing an
+    operation, or None.
     """
 
     delay: float = 0.001
     jitter: float = 0.0
+    chunk_delay: float = 0.0
     down: bool = False
     hang: bool = False
     deaf: bool = False
@@ -89,7 +91,8 @@ class Network:
         silence = self.clock.callLater(
             SILENCE_S, give, PeerUnreachable(there, f"said nothing for {SILENCE_S:g} s")
         )
-        self.clock.callLater(self._seconds(link), arrive)
+        slower = link.chunk_delay if isinstance(what, tuple) else 0.0
+        self.clock.callLater(self._seconds(link) + slower, arrive)
         return answer
 
     def _seconds(self, link: Link) -> float:
