@@ -73,6 +73,53 @@ def send_half(port: int, path: str, body: bytes) -> socket.socket:
     return connection
 
 
+def refuses(port: int) -> bool:
+    """Whether nobody listens any more."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest_twisted.ensureDeferred
+async def test_sigterm_finishes_what_is_under_way(tmp_path: Path) -> None:
+    """An upload and a download that had begun are finished; then the process ends by itself,
+    with nothing wrong in its log, and what was uploaded is there after a restart."""
+    body = bytes(range(256)) * 16 * 1024
+    async with running(Cluster(tmp_path, ["n1"], seeds=[])) as cluster:
+        node = cluster["n1"]
+        await cluster.ask("n1", "PUT", "/v1/buckets/b")
+        await cluster.ask("n1", "PUT", "/v1/buckets/b/objects/down", body)
+        upload = send_half(node.api, "/v1/buckets/b/objects/up", body)
+        download = socket.create_connection(("127.0.0.1", node.api), timeout=20)
+        request = (
+            b"GET /v1/buckets/b/objects/down HTTP/1.1\r\nHost: n1\r\nConnection: close\r\n\r\n"
+        )
+        download.sendall(request)
+        got = download.recv(1000)
+        node.send(signal.SIGTERM)
+
+        async def closed() -> bool:
+            return refuses(node.api)
+
+        await until(closed, "n1 takes no new connections")
+        assert node.running
+        upload.sendall(body[len(body) // 2 :])
+        answer = upload.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 200 "), answer
+        while piece := download.recv(MIB):
+            got += piece
+        assert got.partition(b"\r\n\r\n")[2] == body
+        upload.close()
+        download.close()
+        assert await node.ended(12) in (0, -signal.SIGTERM)
+
+        node.start()
+        await cluster.together()
+        assert (await cluster.ask("n1", "GET", "/v1/buckets/b/objects/up")).body == body
+
+
 @pytest_twisted.ensureDeferred
 async def test_sigterm_does_not_wait_for_ever(tmp_path: Path) -> None:
     """An upload that never goes on is given up after the grace, and nothing of it is stored."""
