@@ -17,7 +17,6 @@ from typing import Any
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
@@ -26,7 +25,7 @@ from dynamo.api.metrics import Metrics
 from dynamo.api.operating import OperatingFace
 from dynamo.api.peer import PeerFace
 from dynamo.api.resource import ResourceFace
-from dynamo.api.site import site
+from dynamo.api.site import Site, site
 from dynamo.api.vitals import readings, why_not_ready
 from dynamo.background.handoff import Handoff
 from dynamo.background.reaper import Reaper
@@ -64,6 +63,9 @@ RESERVE_BYTES = 64 * 1024 * 1024
 CHUNK_THREADS = 3
 PEER_TIMEOUT_S = 1.0
 GOODBYE_S = 5.0
+PEER_GRACE_S = 1.0
+BACKLOG = 1024
+"""Connections that may wait to be accepted; one without room is tried again a second later."""
 BODY_SLACK = 1024 * 1024
 """Bytes a form may have beyond its file: its other fields and the boundaries."""
 
@@ -124,14 +126,13 @@ class Node(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        for port in self._ports:
-            await _maybe(port.stopListening())
+        peer_port, api_port = self._ports
+        await _maybe(api_port.stopListening())
         goodbye = self.view.leave()
-        goodbye.addTimeout(GOODBYE_S, self._reactor, lambda result, seconds: None)
-        await goodbye
-        deadline = self._reactor.seconds() + self.config.limits.shutdown_grace
-        while getattr(self._api_site, "in_flight", 0) and self._reactor.seconds() < deadline:
-            await deferLater(self._reactor, 0.02)
+        await self._finish(self._api_site, self.config.limits.shutdown_grace)
+        await self._within(goodbye, GOODBYE_S)
+        await _maybe(peer_port.stopListening())
+        await self._finish(self._peer_site, PEER_GRACE_S)
         self._runner.stop()
         self.view.stop()
         await _maybe(self._gossip_port.stopListening())
@@ -140,6 +141,14 @@ class Node(Service):
         self._chunk_threads.stop()
         await self._writer.stop()
         log.info("{node} has stopped", node=self.config.node.name)
+
+    async def _finish(self, site: Site, seconds: float) -> None:
+        """Lets a face answer what is in flight, for so long; then breaks off."""
+        await self._within(site.finish(), seconds)
+        site.abort()
+
+    async def _within(self, done: Deferred[None], seconds: float) -> None:
+        await done.addTimeout(seconds, self._reactor, lambda result, seconds: None)
 
     # The parts, in the order of the data.
 
@@ -310,7 +319,9 @@ class Node(Service):
     # What the parts ask of the whole.
 
     def _listen(self, address: Address, factory: Any) -> None:
-        port = self._reactor.listenTCP(address.port, factory, interface=address.host)
+        port = self._reactor.listenTCP(
+            address.port, factory, backlog=BACKLOG, interface=address.host
+        )
         self._ports.append(port)
 
     def _remote(self, name: str, address: str) -> RemoteReplica:
