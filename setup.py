@@ -16,6 +16,7 @@ setup(
         "txaio>=23.6.1",
         "lmdb>=1.5",
         "msgspec>=0.19",
+        "httptools>=0.6.4",
         "multipart>=1.2",
         "PyYAML>=6.0.2",
         "blake3>=1.0",

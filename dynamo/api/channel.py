@@ -237,8 +237,11 @@ class Channel(Outlet):
         if len(buffer) > HEAD_BYTES_MAX:
             detail = f"The request's head is larger than {HEAD_BYTES_MAX} bytes."
             self._refuse_bytes(BadRequest("headers_too_large", detail))
-        elif not heads.plausible(buffer[:64]):
-            self._refuse_bytes(heads.BadHead("This is not the beginning of a request."))
+            return
+        try:
+            heads.check(buffer)
+        except heads.BadHead as error:
+            self._refuse_bytes(error)
 
     def _refuse_bytes(self, error: BadRequest) -> None:
         """Answers what is no request."""

@@ -1,9 +1,9 @@
 """The first lines of an HTTP/1 request, as a value.
 
-Pure: bytes in, `Head` out, or `BadHead`. Strict where a lenient reading would let two readers
-of the same bytes disagree (RFC 9112 §2.2, §5, §6.3): no bare CR or LF, no folded lines, no
-space before the colon, one Content-Length of digits alone, no Content-Length beside a
-Transfer-Encoding.
+Bytes in, `Head` out, or `BadHead`. They are read by llhttp, Node's parser (package httptools),
+which is strict where a lenient reading would let two readers of the same bytes disagree: a bare CR
+or LF, a space before the colon, two lengths, a length beside a transfer encoding (RFC 9112 §2.2,
+§5, §6.3).
 """
 
 from __future__ import annotations
@@ -11,27 +11,20 @@ from __future__ import annotations
 import re
 
 import attrs
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from dynamo.errors import BadRequest
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_METHOD = rb"[A-Z][A-Z-]{0,19}"
-_REQUEST_LINE = re.compile(rb"(" + _METHOD + rb") ([!-~\x80-\xff]+) HTTP/1\.([0-9])")
-_FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\x00\r\n]*)")
-_PLAUSIBLE = re.compile(
-    rb"\r?|" + _METHOD + rb"(?: [!-~\x80-\xff]*(?: [HTP/.0-9]{0,8}(?:\r(?:\n.*)?)?)?)?", re.DOTALL
-)
-_ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://[^/?#]*")
-
 FIELDS_MAX = 200
-LENGTH_DIGITS_MAX = 18
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 
 
 @attrs.define(slots=True, kw_only=True)
 class Head:
     """`fields` is keyed by lower-case name; repeated fields are joined by a comma.
 
-    `length` is the announced body length in bytes, None for a chunked body.
+    `length` is the announced body length in bytes, None for a chunked body. `keep_alive`: the
+    connection may be used again (HTTP/1.0 ones never are).
     """
 
     method: bytes
@@ -40,14 +33,7 @@ class Head:
     http10: bool
     fields: dict[bytes, bytes]
     length: int | None
-
-    @property
-    def keep_alive(self) -> bool:
-        """Whether the connection may be used again (HTTP/1.0 ones never are)."""
-        if self.http10:
-            return False
-        options = self.fields.get(b"connection")
-        return options is None or b"close" not in _words(options)
+    keep_alive: bool
 
     @property
     def expects_continue(self) -> bool:
@@ -63,80 +49,90 @@ class BadHead(BadRequest):
         super().__init__("bad_request", detail)
 
 
-def plausible(start: bytes) -> bool:
-    """Whether more bytes could still make a request of this beginning."""
-    return _PLAUSIBLE.fullmatch(start) is not None
+class _Seen:
+    """What the parser calls back with."""
+
+    __slots__ = ("fields", "target", "times")
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.fields: dict[bytes, bytes] = {}
+        self.times = 0
+
+    def on_url(self, part: bytes) -> None:
+        self.target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.times += 1
+        name = name.lower()
+        earlier = self.fields.get(name)
+        # What two fields of one name mean together (RFC 9110 §5.3).
+        self.fields[name] = value if earlier is None else earlier + b", " + value
 
 
 def parse(block: bytes) -> Head:
     """The head in `block`, which ends before the empty line."""
-    lines = block.split(b"\r\n")
-    first = _REQUEST_LINE.fullmatch(lines[0])
-    if first is None:
+    seen, parser = _read(block + b"\r\n\r\n")
+    version = parser.get_http_version()
+    if not seen.target or not version.startswith("1."):
         raise BadHead("The request line is not METHOD TARGET HTTP/1.1.")
-    method, target, minor = first.groups()
-    fields = _fields(lines)
-    path, _, query = _origin_form(target).partition(b"?")
+    if b"," in seen.fields.get(b"host", b""):
+        raise BadHead("There is more than one Host.")
+    if seen.times > FIELDS_MAX:
+        raise BadRequest("headers_too_large", f"More than {FIELDS_MAX} header fields.")
+    path, _, query = _origin_form(seen.target).partition(b"?")
     return Head(
-        method=method,
+        method=parser.get_method(),
         path=path,
         query=query,
-        http10=minor == b"0",
-        fields=fields,
-        length=_length(fields),
+        http10=version == "1.0",
+        fields=seen.fields,
+        length=_length(seen.fields),
+        keep_alive=version != "1.0" and b"close" not in _words(seen.fields.get(b"connection")),
     )
 
 
-def _fields(lines: list[bytes]) -> dict[bytes, bytes]:
-    if len(lines) > FIELDS_MAX:
-        raise BadRequest("headers_too_large", f"More than {FIELDS_MAX} header fields.")
-    fields: dict[bytes, bytes] = {}
-    match = _FIELD.fullmatch
-    for line in lines[1:]:
-        found = match(line)
-        if found is None:
-            raise BadHead("A header line is not a name, a colon and a value.")
-        name, value = found.groups()
-        name = name.lower()
-        if name in fields:
-            value = _again(name, fields[name], value)
-        fields[name] = value.rstrip(b" \t")
-    return fields
+def check(start: bytes) -> None:
+    """Raises `BadHead` if nothing that could still follow makes a request of this beginning."""
+    _read(start)
 
 
-def _again(name: bytes, earlier: bytes, value: bytes) -> bytes:
-    """What two fields of one name mean together (RFC 9110 §5.3)."""
-    if name in (b"content-length", b"transfer-encoding", b"host"):
-        raise BadHead(f"There is more than one {name.decode()} field.")
-    return earlier + b", " + value
+def _read(data: bytes) -> tuple[_Seen, HttpRequestParser]:
+    if not data.isascii():
+        # Many clients send a name in a path as it was typed; llhttp wants it escaped.
+        line, end, rest = data.partition(b"\r\n")
+        data = _BEYOND_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], line) + end + rest
+    seen = _Seen()
+    parser = HttpRequestParser(seen)
+    try:
+        parser.feed_data(data)
+    except HttpParserUpgrade:
+        pass  # offered by the client and not taken up
+    except HttpParserError as error:
+        raise BadHead(f"This is no HTTP/1.1 request: {error}.") from None
+    return seen, parser
 
 
 def _origin_form(target: bytes) -> bytes:
-    """The path and query of a target; a proxy's absolute form names the same (§3.2.2)."""
-    if target[:1] == b"/":
+    """The path and query of a target; a proxy's absolute form names the same (RFC 9112 §3.2.2)."""
+    if target[:1] == b"/" or b"://" not in target:
         return target
-    absolute = _ABSOLUTE.match(target)
-    if absolute is None:
-        return target
-    rest = target[absolute.end() :]
-    return rest if rest[:1] == b"/" else b"/" + rest
+    _, _, rest = target.partition(b"://")
+    slash = rest.find(b"/")
+    return rest[slash:] if slash >= 0 else b"/"
+
+
+def _words(value: bytes | None) -> list[bytes]:
+    return [] if value is None else [word.strip().lower() for word in value.split(b",")]
 
 
 def _length(fields: dict[bytes, bytes]) -> int | None:
-    length = fields.get(b"content-length")
     encoding = fields.get(b"transfer-encoding")
     if encoding is not None:
-        if length is not None:
-            raise BadHead("Both Content-Length and Transfer-Encoding are given.")
         if encoding.lower() != b"chunked":
             raise BadHead("The only transfer encoding understood is chunked.")
         return None
-    if length is None:
-        return 0
-    if not length.isdigit() or len(length) > LENGTH_DIGITS_MAX:
-        raise BadHead("Content-Length is not a number.")
-    return int(length)
-
-
-def _words(value: bytes) -> list[bytes]:
-    return [word.strip().lower() for word in value.split(b",")]
+    try:
+        return int(fields.get(b"content-length", b"0"))
+    except ValueError:
+        raise BadHead("Content-Length is not a number.") from None

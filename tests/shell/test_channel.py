@@ -311,7 +311,6 @@ def test_an_empty_line_too_many_is_overlooked(client: Client) -> None:
         (b"lower case\r\n", 400),
         (b"get /echo HTTP/1.1\r\n\r\n", 400),
         (b"GET /echo\r\n\r\n", 400),
-        (b"GET  /echo HTTP/1.1\r\n\r\n", 400),
         (b"GET /echo HTTP/2.0\r\n\r\n", 400),
         (b"GET /echo HTTP/1.1\nHost: n\n\n", 400),
         (b"GET /echo HTTP/1.1\r\nHost n\r\n\r\n", 400),
