@@ -31,7 +31,7 @@ _ACCEPTS = (b"Accept-Ranges", b"bytes")
 # What strangers stored is shown by browsers under this node's own origin, console and all.
 _NO_SNIFFING = (b"X-Content-Type-Options", b"nosniff")
 _SANDBOX = (b"Content-Security-Policy", b"sandbox")
-_REBORN = re.compile(r"~\d+\Z", re.ASCII)
+_REBORN = re.compile(r"(~[0-9]+)+\Z")
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -5,7 +5,7 @@ A `Record` is a dotted version vector set (Almeida, Baquero, Gonçalves, Pregui�
 context, a map from actor to the highest counter seen, and the live versions, each with the dot
 (actor, counter) of the write that made it. The rules it keeps:
 
-- a dot is given out once; the caller hands in a durable floor below which no new dot may lie;
+- a dot is given out once: whoever coordinates knows all earlier dots of the actor it signs as;
 - a version is dropped only when a context covers its dot, never by age;
 - `merge` is associative, commutative and idempotent, so replicas may exchange records in any
   order and any number of times and agree (Dynamo §4.4, with clocks that do not grow with clients).
@@ -120,15 +120,15 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
         actor: str,
         stamp: int,
         context: Context | None = None,
-        floor: int = 0,
         latest: bool = False,
     ) -> Record:
         """The record after `actor` coordinated one write.
 
         `context` is what the client had seen; `None` means "what is held here", `{}` means
-        "nothing" (a create). `draft=None` deletes. The new dot's counter is above `floor` and
-        above every counter of `actor` known here. If this very write is already held, the
-        record is returned unchanged: a retry gets no second dot.
+        "nothing" (a create). `draft=None` deletes. The new dot follows the last one of `actor`
+        known here: an actor whose earlier dots may be missing here would make the context claim
+        them. If this very write is already held, the record is returned unchanged: a retry gets
+        no second dot.
         """
         if draft is not None and any(v.write == draft.write for v in self.versions):
             return self
@@ -137,7 +137,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
         union = _join(self.context, seen)
         if draft is None and not latest:
             return _record(union, kept)
-        counter = max(union.get(actor, 0), floor) + 1
+        counter = union.get(actor, 0) + 1
         union[actor] = counter
         if draft is None:
             made = Version(actor, counter, stamp, b"", 0, "", deleted=True)

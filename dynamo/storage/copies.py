@@ -94,10 +94,9 @@ class Copies:
             known = old.merge(other, latest=latest) if other.known() else old
             new = known.put(
                 draft,
-                actor=actor,
+                actor=ledger.signs_as(txn, actor),
                 stamp=max([stamp, *(v.stamp + 1 for v in known.versions)]),
                 context=context,
-                floor=ledger.floor(txn),
                 latest=latest,
             )
             if new is not old:
@@ -182,7 +181,7 @@ class Copies:
     def forget(self, incarnation: bytes, limit: int = 256) -> Deferred[int]:
         """Removes up to `limit` keys of a deleted bucket; fires with how many it found.
 
-        The floor stays: an incarnation that was deleted never comes back, and its keys with it.
+        Their dots need no care: an incarnation that was deleted never comes back, nor do its keys.
         """
 
         def job(txn: Transaction, effects: Effects) -> int:

@@ -16,7 +16,7 @@ KEY_BYTES_MAX = 511
 
 TABLES = ("records", "held", "hints", "buckets", "refs", "meta")
 """Every table there is: owned records, copies held for others, what others have to be told, bucket
-states, chunk reference counts, and the node's own facts (actor, floor, members)."""
+states, chunk reference counts, and the node's own facts (actor, hand, members)."""
 
 
 class View(Protocol):

@@ -4,7 +4,7 @@ Table `hints` has a row for each (target, key): target id, incarnation, digest o
 the target is told is what this node knows of the key: its owned record, or, on a stand-in, the
 copy in table `held` (laid out like `records`), which stays until no target needs it any more. A
 hint is dropped on the target's acknowledgement, and only if it has not changed since it was
-read; when a copy goes with it, the floor is raised in the same commit.
+read; when a copy goes with it, the ledger is told in the same commit.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def drop(
             continue
         copy = held(txn, hint.incarnation, hint.key)
         if copy.known():
-            ledger.raise_floor(txn, copy.context.get(actor, 0))
+            ledger.leaves(txn, actor, copy)
             effects.unused += ledger.refer(txn, copy, EMPTY)
             txn.delete(HELD, rows.row(hint.incarnation, hint.key))
 

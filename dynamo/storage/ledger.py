@@ -1,11 +1,13 @@
-"""What a commit keeps in step with the records: reference counts, the floor, the totals.
+"""What a commit keeps in step with the records: reference counts, the hand, the totals.
 
 Every function here runs inside a job (`dynamo.storage.engine.Job`), so it takes effect together
 with the record it accounts for or not at all.
 
 - A chunk is freed when no record or hint on this node refers to it.
-- When a record leaves this disk, the floor is raised to this node's own counter in it, so that
-  no dot is ever given out twice (design: "dots are never reused"; riak_kv issue 679 is why).
+- When a record leaves this disk, what this node knew of its own dots in it goes too. A later dot by
+  the same actor would be a dot used twice or, if counted on, a context that claims to know the
+  earlier ones and drops them from every replica (riak_kv issue 679). So from that commit on the
+  node signs with a new actor, its next *hand*: `n1`, then `n1~1~2`, `n1~1~3`.
 """
 
 from __future__ import annotations
@@ -15,22 +17,29 @@ import struct
 from dynamo.core.record import Record
 from dynamo.storage.engine import Transaction, View
 
-FLOOR = b"floor"
+HAND = b"hand"
 TOTALS = b"totals"
 _U64 = struct.Struct(">Q")
 _PAIR = struct.Struct(">qq")
 
 
-def floor(view: View) -> int:
-    """The counter below which this node gives out no more dots."""
-    held = view.get("meta", FLOOR)
-    return 0 if held is None else int(_U64.unpack(held)[0])
+def signs_as(view: View, actor: str) -> str:
+    """The actor of the next dot given out here; `actor` is the node's own."""
+    hand = _hand(view)
+    if hand == 1:
+        return actor
+    return f"{actor if '~' in actor else actor + '~1'}~{hand}"
 
 
-def raise_floor(txn: Transaction, counter: int) -> None:
-    """Makes the floor at least `counter`."""
-    if counter > floor(txn):
-        txn.put("meta", FLOOR, _U64.pack(counter))
+def leaves(txn: Transaction, actor: str, record: Record) -> None:
+    """Notes that a record leaves this disk, of which others may have older or newer states."""
+    if signs_as(txn, actor) in record.context:
+        txn.put("meta", HAND, _U64.pack(_hand(txn) + 1))
+
+
+def _hand(view: View) -> int:
+    held = view.get("meta", HAND)
+    return 1 if held is None else int(_U64.unpack(held)[0])
 
 
 def totals(view: View) -> tuple[int, int]:

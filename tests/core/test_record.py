@@ -44,7 +44,7 @@ class World:
         default_factory=lambda: dict.fromkeys(REPLICAS, History())
     )
     tokens: list[tuple[dict[str, int], History]] = field(default_factory=list)
-    floors: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REPLICAS, 0))
+    hands: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REPLICAS, 1))
     dots: set[tuple[str, int]] = field(default_factory=set)
     stamps: dict[bytes, tuple[int, str, int]] = field(default_factory=dict)
     numbers: Any = field(default_factory=lambda: itertools.count(1))
@@ -63,17 +63,15 @@ class World:
         stamp = max([stamp, *(v.stamp + 1 for v in old.versions)])
         new = old.put(
             None if delete else draft(number),
-            actor=at,
+            actor=f"{at}~{self.hands[at]}",
             stamp=stamp,
             context=context,
-            floor=self.floors[at],
             latest=self.latest,
         )
         made = {(v.actor, v.counter) for v in new.versions} - {
             (v.actor, v.counter) for v in old.versions
         }
         assert not made & self.dots, "a dot was given out twice"
-        assert all(actor == at and counter > self.floors[at] for actor, counter in made)
         self.dots |= made
         self.records[at] = new
         known = history.known | seen.known
@@ -90,9 +88,8 @@ class World:
         self.tokens.append((dict(self.records[at].context), self.histories[at]))
 
     def lose(self, at: str) -> None:
-        """The record leaves this disk; the floor rises to its own counter in it."""
-        own = self.records[at].context.get(at, 0)
-        self.floors[at] = max(self.floors[at], own)
+        """The record leaves this disk; the replica signs with another actor from then on."""
+        self.hands[at] += 1
         self.records[at], self.histories[at] = EMPTY, History()
 
     def check(self) -> None:
@@ -125,20 +122,21 @@ def play(world: World, steps: list[Any], *, lossy: bool) -> None:
             world.lose(at)
 
 
-@settings(max_examples=300)
+@settings(max_examples=500)
 @given(STEPS)
 def test_a_version_survives_unless_somebody_read_and_replaced_it(steps: list[Any]) -> None:
-    """I1: what a replica shows is what it knows of and nothing it knows of has overwritten."""
+    """I1: what a replica shows is what it knows of and nothing it knows of has overwritten,
+    also where records leave a disk and come back from others."""
     world = World()
     for step in steps:
-        play(world, [step], lossy=False)
+        play(world, [step], lossy=True)
         world.check()
 
 
 @settings(max_examples=200)
 @given(STEPS, st.booleans())
 def test_dots_are_never_reused(steps: list[Any], latest: bool) -> None:
-    """I5: also after the record left the disk, given that the floor rose with it."""
+    """I5: also after the record left the disk, given that the actor changed with it."""
     play(World(latest=latest), steps, lossy=True)
 
 
@@ -290,10 +288,19 @@ def test_a_delete_in_a_latest_bucket_competes_by_stamp() -> None:
     assert late.merge(write, latest=True).live() == ()
 
 
-def test_a_counter_lies_above_the_floor_and_above_what_the_client_has_seen() -> None:
-    """Either of them may know of dots that this record does not."""
-    assert EMPTY.put(draft(1), actor="a", stamp=1, floor=7).context == {"a": 8}
-    assert EMPTY.put(draft(1), actor="a", stamp=1, context={"a": 9}, floor=7).context == {"a": 10}
+def test_a_counter_follows_what_the_client_has_seen() -> None:
+    """It may know of dots that this record does not."""
+    assert EMPTY.put(draft(1), actor="a", stamp=1).context == {"a": 1}
+    assert EMPTY.put(draft(1), actor="a", stamp=1, context={"a": 9}).context == {"a": 10}
+
+
+def test_a_dot_counted_on_from_lost_ones_would_drop_them() -> None:
+    """Why a record that left the disk ends the actor: its context claims all earlier dots."""
+    lost = EMPTY.put(draft(1), actor="a", stamp=1, context={})
+    counted_on = EMPTY.put(draft(2), actor="a", stamp=2, context={"a": 1})
+    assert [v.write for v in lost.merge(counted_on).live()] == [b"w2"]
+    other_hand = EMPTY.put(draft(2), actor="a~1~2", stamp=2, context={})
+    assert [v.write for v in lost.merge(other_hand).live()] == [b"w2", b"w1"]
 
 
 @pytest.mark.parametrize("latest", [False, True])
