@@ -9,12 +9,13 @@ restart of either side resumes by itself.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import attrs
-from twisted.internet.defer import DeferredList
+from twisted.internet.defer import Deferred, DeferredList
 
 from dynamo.core.record import Record
-from dynamo.errors import DynamoError, MissingChunks
+from dynamo.errors import Corrupt, DynamoError, MissingChunks
 from dynamo.log import make_logger
 from dynamo.ports import ClusterView, Replica
 from dynamo.replica.transfer import fetch, supply
@@ -41,11 +42,16 @@ class Handoff:
 
     async def step(self) -> bool:
         """Delivers one batch to each member that can take it; True if any took something."""
-        progress = False
-        for target in sorted(self.copies.hints.counts):
-            if self.view.is_healthy(target) and target != self.view.name:
-                progress = await self._deliver(target) or progress
-        return progress
+        steps = [
+            Deferred.fromCoroutine(self._deliver(target))
+            for target in sorted(self.copies.hints.counts)
+            if self.view.is_healthy(target) and target != self.view.name
+        ]
+        outcomes: list[tuple[bool, Any]] = await DeferredList(steps, consumeErrors=True)
+        for ok, result in outcomes:
+            if not ok:
+                result.raiseException()
+        return any(progress for _, progress in outcomes)
 
     async def _deliver(self, target: str) -> bool:
         view = self.copies.engine.view()
@@ -58,10 +64,14 @@ class Handoff:
         replica = self.view.replica(target)
         calls, hints, size = [], [], 0
         for row, hint in found:
-            record = self.copies.read(hint.incarnation, hint.key)
+            self._cursor[target] = row
+            try:
+                record = self.copies.read(hint.incarnation, hint.key)
+            except Corrupt as error:
+                log.error("A record {target} waits for is lost: {e}", target=target, e=error)
+                continue
             calls.append(replica.call(self._merge(hint, record)))
             hints.append((hint, record))
-            self._cursor[target] = row
             size += sum(len(v.body) for v in record.versions)
             if size > BATCH_BYTES:
                 break
