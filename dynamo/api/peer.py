@@ -10,20 +10,17 @@ With `cluster.secret` set, every request must be signed (`dynamo.wire.signing`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
+from collections.abc import Callable
 
 from dynamo.api.body import read_all
 from dynamo.api.errors import Answer, json_answer
 from dynamo.api.request import Request
 from dynamo.api.site import Face
-from dynamo.errors import Corrupt, DynamoError, MissingChunks, NotReady, PeerBroke, StorageFull
+from dynamo.errors import Corrupt, MissingChunks, PeerBroke, StorageFull
 from dynamo.replica.local import LocalReplica
 from dynamo.wire import messages
 from dynamo.wire.datagrams import STATE_BYTES_MAX, BadDatagram
-from dynamo.wire.messages import Hello, Reply
+from dynamo.wire.messages import Hello
 from dynamo.wire.signing import HEADER, Signer
 
 BATCH_BYTES_MAX = 16 * 1024 * 1024
@@ -59,7 +56,7 @@ class PeerFace:
             ops = messages.decode_ops(body)
         except PeerBroke as error:
             return json_answer({"error": error.code, "detail": error.detail}, 400)
-        replies = await _all([self._local.call(op) for op in ops])
+        replies = await self._local.answer(ops)
         return Answer(200, BYTES, messages.encode(replies))
 
     @app.route("/peer/chunks/<name>", methods=["GET"])
@@ -108,33 +105,6 @@ class PeerFace:
         signature = (request.header(HEADER.lower()) or "").encode("latin-1")
         now = self._wall_clock()
         return self._signer.verify(now, signature, request.method, request.uri, body)
-
-
-def _all(calls: Sequence[Deferred[Reply]]) -> Deferred[list[Reply]]:
-    """The replies of a batch, in order, a `Fault` for each that failed; fires when all are in."""
-    replies: list[Reply | None] = [None] * len(calls)
-    done: Deferred[list[Reply]] = Deferred()
-    left = len(calls)
-
-    def took(result: Reply | Failure, index: int) -> None:
-        nonlocal left
-        replies[index] = _fault(result) if isinstance(result, Failure) else result
-        left -= 1
-        if not left and not done.called:
-            done.callback(replies)  # type: ignore[arg-type]
-
-    for index, call in enumerate(calls):
-        call.addBoth(took, index)
-    if not calls:
-        done.callback([])
-    return done
-
-
-def _fault(failure: Failure) -> Reply:
-    error = failure.value
-    if isinstance(error, DynamoError):
-        return messages.fault(error)
-    return messages.fault(NotReady(f"{type(error).__name__}: {error}"))
 
 
 def _digest(name: str) -> bytes:

@@ -6,13 +6,14 @@ are added by the composition root, so that this layer knows nothing of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.python.failure import Failure
 
 from dynamo.core.record import Record
-from dynamo.errors import NotReady
+from dynamo.errors import DynamoError, NotReady
 from dynamo.ports import ClusterView
 from dynamo.storage.chunks import Chunks
 from dynamo.storage.copies import Copies
@@ -59,6 +60,20 @@ class LocalReplica:
         if handler is None:
             return fail(NotReady(f"This node does not do {type(op).__name__} yet."))
         return maybeDeferred(handler, op)
+
+    def answer(self, ops: Sequence[Op]) -> Deferred[list[Reply]]:
+        """The replies to a peer's batch, in order, a `Fault` for each that failed; fires when all
+        are in. The merges of a batch are one job: most of what each one costs is then shared."""
+        merges = [op for op in ops if type(op) is messages.Merge and not op.hint_for]
+        if len(merges) < 2 or len(merges) < len(ops):
+            return _all([self.call(op) for op in ops])
+        merged = self._copies.merge_all(
+            [(op.incarnation, op.key, op.record, op.latest) for op in merges]
+        )
+        return merged.addCallbacks(
+            lambda outcomes: [_merged(outcome) for outcome in outcomes],
+            lambda _: _all([self.call(op) for op in ops]),
+        )
 
     def read_chunk(self, digest: bytes) -> Deferred[bytes]:
         return self._chunks.read(digest)
@@ -114,3 +129,36 @@ class LocalReplica:
     def _inspect(self, op: messages.Inspect) -> Deferred[Reply]:
         owned, held, targets = self._copies.apart(op.incarnation, op.key)
         return succeed(messages.InspectReply(owned.strip(), held.strip(), targets))
+
+
+def _all(calls: Sequence[Deferred[Reply]]) -> Deferred[list[Reply]]:
+    """The replies of a batch, in order, a `Fault` for each that failed; fires when all are in."""
+    replies: list[Reply | None] = [None] * len(calls)
+    done: Deferred[list[Reply]] = Deferred()
+    left = len(calls)
+
+    def took(result: Reply | Failure, index: int) -> None:
+        nonlocal left
+        replies[index] = _fault(result) if isinstance(result, Failure) else result
+        left -= 1
+        if not left and not done.called:
+            done.callback(replies)  # type: ignore[arg-type]
+
+    for index, call in enumerate(calls):
+        call.addBoth(took, index)
+    if not calls:
+        done.callback([])
+    return done
+
+
+def _fault(failure: Failure) -> Reply:
+    error = failure.value
+    if isinstance(error, DynamoError):
+        return messages.fault(error)
+    return messages.fault(NotReady(f"{type(error).__name__}: {error}"))
+
+
+def _merged(outcome: Record | DynamoError) -> Reply:
+    if isinstance(outcome, DynamoError):
+        return messages.fault(outcome)
+    return messages.MergeReply(outcome.context)

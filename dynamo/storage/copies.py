@@ -16,7 +16,7 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from dynamo.core.record import EMPTY, Context, Draft, Record
-from dynamo.errors import MissingChunks
+from dynamo.errors import DynamoError, MissingChunks
 from dynamo.storage import hints, ledger, rows
 from dynamo.storage.chunks import Chunks
 from dynamo.storage.committer import Committer
@@ -25,6 +25,9 @@ from dynamo.storage.hints import Effects, HintBook
 from dynamo.wire.codec import RECORD, Hint
 
 RECORDS = "records"
+
+Merging = tuple[bytes, bytes, Record, bool]
+"""One of several merges: incarnation, key, record, whether the bucket keeps the latest only."""
 
 T = TypeVar("T")
 
@@ -116,16 +119,30 @@ class Copies:
     ) -> Deferred[Record]:
         """Merges a record from elsewhere into the owned copy; fires once it is on disk."""
         self._observe(record)
+        return self._submit(
+            lambda txn, effects: self._merge(txn, effects, incarnation, key, record, latest),
+            frees_space=not record.versions,
+        )
 
-        def job(txn: Transaction, effects: Effects) -> Record:
-            old = _owned(txn, incarnation, key)
-            new = old.merge(record, latest=latest)
-            if new != old:
-                self._require_chunks(old, new)
-                _own(txn, effects, incarnation, key, old, new)
-            return new
+    def merge_all(self, many: Sequence[Merging]) -> Deferred[list[Record | DynamoError]]:
+        """Merges several records in one job; fires with what came of each.
 
-        return self._submit(job, frees_space=not record.versions)
+        Fails as a whole where a single `merge` would fail for a reason that is not its own, such
+        as a full disk.
+        """
+        for _, _, record, _ in many:
+            self._observe(record)
+
+        def job(txn: Transaction, effects: Effects) -> list[Record | DynamoError]:
+            outcomes: list[Record | DynamoError] = []
+            for one in many:
+                try:
+                    outcomes.append(self._merge(txn, effects, *one))
+                except DynamoError as error:
+                    outcomes.append(error)
+            return outcomes
+
+        return self._submit(job, frees_space=False)
 
     def hold_for(
         self, target: str, incarnation: bytes, key: bytes, record: Record, *, latest: bool = False
@@ -222,6 +239,22 @@ class Copies:
             missing = tuple(sorted(d for d in wanted if not self.chunks.has(d)))
             if missing:
                 raise MissingChunks(missing)
+
+    def _merge(
+        self,
+        txn: Transaction,
+        effects: Effects,
+        incarnation: bytes,
+        key: bytes,
+        record: Record,
+        latest: bool,
+    ) -> Record:
+        old = _owned(txn, incarnation, key)
+        new = old.merge(record, latest=latest)
+        if new is not old and new != old:
+            self._require_chunks(old, new)
+            _own(txn, effects, incarnation, key, old, new)
+        return new
 
     def _observe(self, record: Record) -> None:
         for version in record.versions:
