@@ -31,7 +31,7 @@ def test_every_weakness_has_a_row() -> None:
     assert re.findall(r"^\| (W\d+) \|", text, re.M) == [f"W{i}" for i in range(1, 26)]
 
 
-@pytest.mark.parametrize("page", sorted(p.name for p in ROOT.glob("docs/*.md")) + ["../README.md"])
+@pytest.mark.parametrize("page", [*sorted(p.name for p in ROOT.glob("docs/*.md")), "../README.md"])
 def test_links_lead_somewhere(page: str) -> None:
     """Every relative link in a document points to a file that is there."""
     folder = ROOT / "docs"
