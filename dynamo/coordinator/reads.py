@@ -137,7 +137,10 @@ class Poll:
         for name in awaiting:
             if name not in self._all and name not in self.tally.aside and view.is_healthy(name):
                 self.tally.aside.add(name)
-                self._ask(name)
+                if name == view.name:
+                    self._ask_here(name)
+                else:
+                    self._ask(name)
 
     def _ask_next(self) -> None:
         if not self._order:
@@ -165,7 +168,8 @@ class Poll:
             record = self._reader.local_read(self._incarnation, self._key)
         except Corrupt as error:
             self.tally.fail(name, str(error))
-            self._ask_next()
+            if name not in self.tally.aside:
+                self._ask_next()
             return
         if record.versions:
             self._have_bytes = True
