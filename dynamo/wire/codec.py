@@ -48,7 +48,7 @@ class Codec(Generic[T]):
             raise Corrupt(f"A {self._kind} has the unknown format {data[:1].hex() or 'none'}.")
         try:
             return self._decode(memoryview(data)[1:])
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise Corrupt(f"A {self._kind} does not decode: {error}.") from error
 
 

@@ -276,7 +276,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[list[T]], data: bytes) -> list[T]:
         raise PeerBroke("peer", "sent a batch of unknown format")
     try:
         return decoder.decode(memoryview(data)[1:])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PeerBroke("peer", f"sent a batch that does not decode: {error}") from error
 
 
@@ -327,5 +327,5 @@ def decode_hello(data: bytes) -> Hello:
     """The hello in an answer's body; `PeerBroke` if it is not one."""
     try:
         return _hello.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PeerBroke("peer", f"said no proper hello: {error}") from error
