@@ -21,7 +21,7 @@ from dynamo.replica.local import LocalReplica
 from dynamo.wire import messages
 from dynamo.wire.datagrams import STATE_BYTES_MAX, BadDatagram
 from dynamo.wire.messages import Hello
-from dynamo.wire.signing import HEADER, Signer
+from dynamo.wire.signing import HEADER, TIME, Signer
 
 BATCH_BYTES_MAX = 16 * 1024 * 1024
 CHUNK_BYTES_MAX = 4 * 1024 * 1024
@@ -51,7 +51,7 @@ class PeerFace:
     async def ops(self, request: Request) -> Answer:
         body = await read_all(request.body, BATCH_BYTES_MAX, "batch")
         if not self._allowed(request, body):
-            return _stranger()
+            return self._stranger()
         try:
             ops = messages.decode_ops(body)
         except PeerBroke as error:
@@ -62,7 +62,7 @@ class PeerFace:
     @app.route("/peer/chunks/<name>", methods=["GET"])
     async def read_chunk(self, request: Request, name: str) -> Answer:
         if not self._allowed(request, b""):
-            return _stranger()
+            return self._stranger()
         try:
             return Answer(200, BYTES, await self._local.read_chunk(_digest(name)))
         except (MissingChunks, Corrupt) as error:
@@ -72,7 +72,7 @@ class PeerFace:
     async def write_chunk(self, request: Request, name: str) -> Answer:
         body = await read_all(request.body, CHUNK_BYTES_MAX, "chunk")
         if not self._allowed(request, body):
-            return _stranger()
+            return self._stranger()
         try:
             await self._local.write_chunk(_digest(name), body)
         except StorageFull as error:
@@ -85,7 +85,7 @@ class PeerFace:
     async def state(self, request: Request) -> Answer:
         body = await read_all(request.body, STATE_BYTES_MAX, "state")
         if not self._allowed(request, body):
-            return _stranger()
+            return self._stranger()
         try:
             return Answer(200, BYTES, self._exchange(body))
         except BadDatagram as bad:
@@ -94,10 +94,15 @@ class PeerFace:
     @app.route("/peer/hello", methods=["GET"])
     async def hello(self, request: Request) -> Answer:
         if not self._allowed(request, b""):
-            return _stranger()
+            return self._stranger()
         return Answer(
             200, [(b"Content-Type", b"application/json")], messages.encode_hello(self._hello())
         )
+
+    def _stranger(self) -> Answer:
+        detail = "This node answers only requests signed with its cluster's secret."
+        now = b"%.3f" % self._wall_clock()
+        return json_answer({"error": "unauthorized", "detail": detail}, 401, [(TIME, now)])
 
     def _allowed(self, request: Request, body: bytes) -> bool:
         if not self._signer.required:
@@ -112,8 +117,3 @@ def _digest(name: str) -> bytes:
         return bytes.fromhex(name)
     except ValueError:
         raise MissingChunks(()) from None
-
-
-def _stranger() -> Answer:
-    detail = "This node answers only requests signed with its cluster's secret."
-    return json_answer({"error": "unauthorized", "detail": detail}, 401)

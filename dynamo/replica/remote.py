@@ -7,6 +7,7 @@ a peer that says nothing for `timeout` seconds is unreachable.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from dynamo.replica.lane import Lane
 from dynamo.replica.pool import peer_url
 from dynamo.wire import messages
 from dynamo.wire.messages import Hello, Op, Reply
-from dynamo.wire.signing import HEADER, Signer
+from dynamo.wire.signing import HEADER, TIME, Signer
 
 LANES: dict[type[Op], str] = {
     messages.Read: "read",
@@ -61,6 +62,7 @@ class RemoteReplica:
     ) -> None:
         self.name = name
         self.address = address
+        self._ahead = 0.0
         self._ops = peer_url(address, OPS.decode())
         self._http = http
         self._clock = clock
@@ -129,35 +131,28 @@ class RemoteReplica:
     async def _exchange(
         self, method: bytes, path: bytes, body: bytes, timeout: float
     ) -> tuple[int, bytes]:
-        """One request and its whole answer; every failure is a `PeerUnreachable`."""
+        """One request, signed if need be, and its whole answer.
+
+        A signature is fresh by the peer's clock. One that is refused is made again with the time
+        the peer said it is there, so that a clock that is off costs a request and no more.
+        """
+        code, told, data = await self._signed(method, path, body, timeout)
+        if code == 401 and told is not None:
+            self._ahead = told - self._wall_clock()
+            code, told, data = await self._signed(method, path, body, timeout)
+        if code == 401:
+            raise PeerBroke(self.name, "does not share this cluster's secret")
+        return code, data
+
+    async def _signed(
+        self, method: bytes, path: bytes, body: bytes, timeout: float
+    ) -> tuple[int, float | None, bytes]:
         headers: dict[bytes | str, bytes | str] = {}
         if self._signer.required:
-            signature = self._signer.sign(self._wall_clock(), method, path, body)
-            headers[HEADER] = signature
-        url = self._ops if path == OPS else peer_url(self.address, path.decode())
+            now = self._wall_clock() + self._ahead
+            headers[HEADER] = self._signer.sign(now, method, path, body)
         try:
-            asked = self._http.request(
-                method.decode(),
-                url,
-                headers=headers,
-                data=body or None,
-                allow_redirects=False,
-                unbuffered=True,
-                reactor=self._clock,
-            )
-            asked.addTimeout(timeout, self._clock)
-            response = await asked
-            pieces: list[bytes] = []
-            size = 0
-
-            def collect(piece: bytes) -> None:
-                nonlocal size
-                size += len(piece)
-                if size > ANSWER_BYTES_MAX:
-                    raise PeerBroke(self.name, "answered more than a node may")
-                pieces.append(piece)
-
-            await treq.collect(response, collect).addTimeout(timeout, self._clock)
+            return await self._ask(method, path, body, headers, timeout)
         except (ConnectError, ConnectingCancelledError) as error:
             self._evidence(self.name, False)
             raise PeerUnreachable(self.name, "refused the connection", sent=False) from error
@@ -166,13 +161,53 @@ class RemoteReplica:
         except TimeoutError as error:
             self._evidence(self.name, False)
             raise PeerUnreachable(self.name, f"said nothing for {timeout:g} s") from error
+        except PeerBroke:
+            raise
         except Exception as error:
-            if isinstance(error, PeerBroke):
-                raise
             self._evidence(self.name, False)
             why = Failure(error).getErrorMessage()
             raise PeerUnreachable(self.name, f"broke off ({why})") from error
+
+    async def _ask(
+        self,
+        method: bytes,
+        path: bytes,
+        body: bytes,
+        headers: dict[bytes | str, bytes | str],
+        timeout: float,
+    ) -> tuple[int, float | None, bytes]:
+        """The answer's status, the time it gives (if it gives one), and its body."""
+        asked = self._http.request(
+            method.decode(),
+            self._ops if path == OPS else peer_url(self.address, path.decode()),
+            headers=headers,
+            data=body or None,
+            allow_redirects=False,
+            unbuffered=True,
+            reactor=self._clock,
+        )
+        response = await asked.addTimeout(timeout, self._clock)
+        pieces: list[bytes] = []
+        size = 0
+
+        def collect(piece: bytes) -> None:
+            nonlocal size
+            size += len(piece)
+            if size > ANSWER_BYTES_MAX:
+                raise PeerBroke(self.name, "answered more than a node may")
+            pieces.append(piece)
+
+        await treq.collect(response, collect).addTimeout(timeout, self._clock)
         self._evidence(self.name, True)
+        told = None
         if response.code == 401:
-            raise PeerBroke(self.name, "does not share this cluster's secret")
-        return response.code, b"".join(pieces)
+            told = _seconds(response.headers.getRawHeaders(TIME, [b""])[0])
+        return response.code, told, b"".join(pieces)
+
+
+def _seconds(text: bytes) -> float | None:
+    try:
+        told = float(text)
+    except ValueError:
+        return None
+    return told if math.isfinite(told) else None

@@ -1,7 +1,8 @@
 """Who may speak: a keyed digest over each peer request, when `cluster.secret` is set.
 
 A request carries its time and a BLAKE2b MAC (RFC 7693, keyed mode) over time, method, path and
-body. One that is unsigned, altered, or older than `FRESH_S` is not answered.
+body. One that is unsigned, altered, or older than `FRESH_S` is refused, with the time by which it
+was judged, so that a sender whose clock is off can sign anew.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hmac
 from collections.abc import Sequence
 
 HEADER = b"X-Dynamo-Signature"
+TIME = b"X-Dynamo-Time"
 FRESH_S = 60.0
 
 
