@@ -39,12 +39,13 @@ class Lane:
         self._in_flight = 0
         self._flushing = False
         self._queue: deque[tuple[Op, Deferred[Reply]]] = deque()
+        self._gave_up = 0
 
     def call(self, op: Op) -> Deferred[Reply]:
         """Queues one operation; fires with its reply, or fails with the `Fault` it stands for."""
-        if len(self._queue) >= QUEUE_MAX:
+        if len(self._queue) >= QUEUE_MAX and not self._made_room():
             return fail(Overloaded(f"queue to {self._peer}"))
-        done: Deferred[Reply] = Deferred()
+        done: Deferred[Reply] = Deferred(self._given_up)
         self._queue.append((op, done))
         self._flush_soon()
         return done
@@ -53,6 +54,16 @@ class Lane:
     def waiting(self) -> bool:
         """Whether a batch is being gathered that one more operation could join for free."""
         return bool(self._queue)
+
+    def _given_up(self, _: object) -> None:
+        self._gave_up += 1
+
+    def _made_room(self) -> bool:
+        """Drops the operations that nobody waits for any more, if there may be any."""
+        if self._gave_up:
+            self._queue = deque(entry for entry in self._queue if not entry[1].called)
+            self._gave_up = 0
+        return len(self._queue) < QUEUE_MAX
 
     def _flush_soon(self) -> None:
         if not self._flushing and self._in_flight < self._in_flight_max:
