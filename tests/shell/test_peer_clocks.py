@@ -25,6 +25,7 @@ class Answered:
 
     code: int
     headers: Headers
+    length: int = 5
 
     def deliverBody(self, protocol: Any) -> None:
         protocol.dataReceived(b"chunk")
