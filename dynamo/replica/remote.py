@@ -164,6 +164,8 @@ class RemoteReplica:
         except PeerBroke:
             raise
         except Exception as error:
+            if _given_up(error):
+                raise PeerUnreachable(self.name, "was not waited for") from error
             self._evidence(self.name, False)
             why = Failure(error).getErrorMessage()
             raise PeerUnreachable(self.name, f"broke off ({why})") from error
@@ -186,7 +188,7 @@ class RemoteReplica:
             unbuffered=True,
             reactor=self._clock,
         )
-        response = await asked.addTimeout(timeout, self._clock)
+        response = await asked.addTimeout(timeout, self._clock, _too_late)
         pieces: list[bytes] = []
         size = 0
 
@@ -197,12 +199,23 @@ class RemoteReplica:
                 raise PeerBroke(self.name, "answered more than a node may")
             pieces.append(piece)
 
-        await treq.collect(response, collect).addTimeout(timeout, self._clock)
+        await treq.collect(response, collect).addTimeout(timeout, self._clock, _too_late)
         self._evidence(self.name, True)
         told = None
         if response.code == 401:
             told = _seconds(response.headers.getRawHeaders(TIME, [b""])[0])
         return response.code, told, b"".join(pieces)
+
+
+def _too_late(result: object, seconds: float) -> object:
+    """In a timeout's place the HTTP client reports a request that was broken off."""
+    raise TimeoutError(seconds, "peer")
+
+
+def _given_up(error: Exception) -> bool:
+    """Whether the HTTP client broke a request off because nobody waits for it any more."""
+    reasons = getattr(error, "reasons", None) or ()
+    return any(isinstance(why, Failure) and why.check(CancelledError) for why in reasons)
 
 
 def _seconds(text: bytes) -> float | None:
