@@ -207,7 +207,7 @@ class RemoteReplica:
         return response.code, told, b"".join(pieces)
 
 
-def _too_late(result: object, seconds: float) -> object:
+def _too_late(result: Any, seconds: float) -> Any:
     """In a timeout's place the HTTP client reports a request that was broken off."""
     raise TimeoutError(seconds, "peer")
 
