@@ -21,6 +21,7 @@ from dynamo.wire.messages import Coordinate, Fault, Merge, Op, Reply, raised
 OPS_MAX = 256
 BYTES_MAX = 4 * 1024 * 1024
 QUEUE_MAX = 10_000
+QUEUE_BYTES_MAX = 32 * 1024 * 1024
 
 Send = Callable[[Sequence[Op]], Deferred[Sequence[Reply]]]
 
@@ -38,15 +39,18 @@ class Lane:
         self._in_flight_max = in_flight_max
         self._in_flight = 0
         self._flushing = False
-        self._queue: deque[tuple[Op, Deferred[Reply]]] = deque()
+        self._queue: deque[tuple[Op, Deferred[Reply], int]] = deque()
+        self._queued_bytes = 0
         self._gave_up = 0
 
     def call(self, op: Op) -> Deferred[Reply]:
         """Queues one operation; fires with its reply, or fails with the `Fault` it stands for."""
-        if len(self._queue) >= QUEUE_MAX and not self._made_room():
+        if self._full() and not self._made_room():
             return fail(Overloaded(f"queue to {self._peer}"))
         done: Deferred[Reply] = Deferred(self._given_up)
-        self._queue.append((op, done))
+        size = weight(op)
+        self._queue.append((op, done, size))
+        self._queued_bytes += size
         self._flush_soon()
         return done
 
@@ -58,12 +62,16 @@ class Lane:
     def _given_up(self, _: object) -> None:
         self._gave_up += 1
 
+    def _full(self) -> bool:
+        return len(self._queue) >= QUEUE_MAX or self._queued_bytes >= QUEUE_BYTES_MAX
+
     def _made_room(self) -> bool:
         """Drops the operations that nobody waits for any more, if there may be any."""
         if self._gave_up:
             self._queue = deque(entry for entry in self._queue if not entry[1].called)
+            self._queued_bytes = sum(size for _, _, size in self._queue)
             self._gave_up = 0
-        return len(self._queue) < QUEUE_MAX
+        return not self._full()
 
     def _flush_soon(self) -> None:
         if not self._flushing and self._in_flight < self._in_flight_max:
@@ -75,10 +83,11 @@ class Lane:
         batch: list[tuple[Op, Deferred[Reply]]] = []
         size = 0
         while self._queue and len(batch) < OPS_MAX and size < BYTES_MAX:
-            op, done = self._queue.popleft()
+            op, done, each = self._queue.popleft()
+            self._queued_bytes -= each
             if not done.called:  # cancelled while it waited
                 batch.append((op, done))
-                size += weight(op)
+                size += each
         if not batch:
             return
         self._in_flight += 1

@@ -143,6 +143,23 @@ def test_a_full_queue_refuses_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "again" not in peer.heard
 
 
+def test_a_queue_is_full_by_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for a peer that hangs takes a bounded amount of memory."""
+    monkeypatch.setattr(lane_module, "QUEUE_BYTES_MAX", 2 * lane_module.weight(BucketRead("x")))
+    peer = Peer()
+    peer.ask("first")
+    peer.turn()
+    for i in range(3):
+        peer.ask(str(i))
+    assert isinstance(peer.heard["2"], Overloaded)
+    assert set(peer.heard) == {"2"}
+    peer.answer(0)
+    peer.turn()
+    for i in range(3, 6):
+        peer.ask(str(i))
+    assert set(peer.heard) == {"2", "first", "5"}
+
+
 def test_who_gave_up_waiting_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """A queue full of the abandoned is not full."""
     monkeypatch.setattr(lane_module, "QUEUE_MAX", 3)
