@@ -24,11 +24,12 @@ TICK = os.sysconf("SC_CLK_TCK")
 PORTS = range(20000, 32000)
 START_S = 60.0
 STOP_S = 15.0
+_given: set[int] = set()
 
 
 def free_port() -> int:
-    """A port nobody listens on, below those the kernel hands out."""
-    for port in random.sample(PORTS, 1000):
+    """A port nobody listens on, below those the kernel hands out; never one twice."""
+    for port in random.sample(sorted(set(PORTS) - _given), 1000):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -175,6 +175,27 @@ async def test_a_node_that_hangs_under_load(cluster: Cluster) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_node_told_to_stop_under_load(cluster: Cluster) -> None:
+    """SIGTERM and a new start, as for an upgrade: no client of the others sees an error, and the
+    node has all it missed."""
+    await cluster.ask("n1", "PUT", "/v1/buckets/told")
+    load = Load(cluster, "told", ("n1", "n2"))
+    load.start()
+    await load.more(50)
+    cluster["n3"].send(signal.SIGTERM)
+    assert await cluster["n3"].ended() in (0, -signal.SIGTERM)
+    await load.more(100)
+    cluster["n3"].start()
+    await cluster.together()
+    await load.more(50)
+    await load.stop()
+    assert load.faults == []
+    assert load.slowest < SLOWEST_S
+    await cluster.no_hints()
+    await holds(cluster, "n3", "told", load.written)
+
+
+@pytest_twisted.ensureDeferred
 async def test_all_nodes_killed_at_once_under_load(cluster: Cluster) -> None:
     """After a restart every acknowledged write is there; one that was not acknowledged is there
     whole or not at all."""

@@ -45,6 +45,8 @@ POLL_S = 0.05
 TAIL_CHARS = 2500
 
 _libc = ctypes.CDLL(None)
+_given: set[int] = set()
+"""Ports given out already: their node may not have opened them yet."""
 
 
 class GaveUp(AssertionError):
@@ -74,11 +76,13 @@ class Answer:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now, on TCP and UDP."""
+    """Ports nobody listens on now, on TCP and UDP; never one twice."""
     found: list[int] = []
     candidates = random.sample(PORTS, len(PORTS))
     while len(found) < count:
         port = candidates.pop()
+        if port in _given:
+            continue
         with ExitStack() as stack:
             try:
                 for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
@@ -87,6 +91,7 @@ def free_ports(count: int) -> list[int]:
             except OSError:
                 continue
         found.append(port)
+        _given.add(port)
     return found
 
 
