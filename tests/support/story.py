@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from dynamo.coordinator.requests import Options, Upload
 from dynamo.errors import DynamoError
-from tests.support.cluster import Body, TestCluster
+from tests.support.cluster import Body, TestCluster, TestNode
 
 KEYS = ("alpha", "beta", "gamma")
 
@@ -32,6 +32,7 @@ class Story:
         self.bodies: dict[bytes, bytes] = {}
         self.faults: list[str] = []
         self._under_way: list[Deferred[None]] = []
+        self._handing: dict[str, tuple[TestNode, Deferred[Any]]] = {}
 
     def tell(self, steps: int) -> None:
         """Clients work while links go down and up; in the end all are up."""
@@ -40,8 +41,18 @@ class Story:
                 self._begin()
             if self.rng.random() < 0.3:
                 self._fault()
+            if self.rng.random() < 0.3:
+                self._hand_off(self.cluster.nodes[self.rng.choice(self.cluster.names)])
             self.cluster.pass_time(self.rng.choice([0.001, 0.01, 0.1, 0.4]))
         self.heal()
+
+    def _hand_off(self, node: TestNode) -> None:
+        """A step of handoff amid the work, one at a time for each node as its runner sees to."""
+        before = self._handing.get(node.name)
+        if before is None or before[0] is not node or before[1].called:
+            step = Deferred.fromCoroutine(node.handoff.step())
+            step.addErrback(lambda f: f.trap(DynamoError))
+            self._handing[node.name] = (node, step)
 
     def heal(self) -> None:
         cluster = self.cluster
