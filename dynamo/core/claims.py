@@ -12,7 +12,7 @@ from __future__ import annotations
 from dynamo.core.dissemination import Post
 from dynamo.core.effects import Notice, Stopped
 from dynamo.core.local import Local
-from dynamo.core.members import Member
+from dynamo.core.members import INCARNATION_MAX, Member
 from dynamo.core.timers import NEVER
 
 CONTEST = ("contest", "")
@@ -36,7 +36,9 @@ class Claims:
 
     def hear(self, heard: Member, cause: str) -> None:
         """Evidence about this member's own name."""
-        if heard.identity == self._local.me.identity:
+        if heard.incarnation >= INCARNATION_MAX - TAKEOVER_LEAP:
+            self._local.count("bad_member")
+        elif heard.identity == self._local.me.identity:
             self._hear_of_me(heard, cause)
         elif heard.claim > self._local.me.claim:
             self._yield_to(heard)

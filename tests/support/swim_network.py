@@ -64,8 +64,10 @@ class Node:
     disk: dict[str, Any]
     running: bool = True
     paused_until: float = 0.0
+    held_until: float = 0.0
     woken: float = -1.0
-    inbox: deque[tuple[str, bytes]] = attrs.field(factory=lambda: deque(maxlen=INBOX_MAX))
+    inbox: deque[tuple[str, bytes]] = attrs.field(factory=deque)
+    outbox: list[Callable[[], None]] = attrs.field(factory=list)
     late: list[Callable[[], None]] = attrs.field(factory=list)
     highest: dict[str, tuple[int, int]] = attrs.field(factory=dict)
     suspected: dict[str, tuple[float, int]] = attrs.field(factory=dict)
@@ -179,6 +181,13 @@ class SwimNetwork:
         node = self.nodes[name]
         node.paused_until = max(node.paused_until, self.now + seconds)
         self._at(node.paused_until, lambda: self._release(node))
+
+    def hold(self, name: str, seconds: float) -> None:
+        """The process runs, its clock goes on, but it sends and receives nothing for so long:
+        the slow message processing of the Lifeguard paper."""
+        node = self.nodes[name]
+        node.held_until = max(node.held_until, self.now + seconds)
+        self._at(node.held_until, lambda: self._flush(node))
 
     def split(self, *groups: Iterable[str]) -> None:
         """Only nodes of one group hear each other; those of no group are a group."""
@@ -299,21 +308,28 @@ class SwimNetwork:
         self.packets[node.name] += 1
         self.bytes[node.name] += len(data) + UDP_HEADER_BYTES
         self.kinds[KINDS[type(effect.message)]] += 1
-        host = self.hosts.get(effect.address)
+        if self.now < node.held_until:
+            node.outbox.append(lambda: self._transmit(node, effect.address, data))
+        else:
+            self._transmit(node, effect.address, data)
+
+    def _transmit(self, node: Node, address: str, data: bytes) -> None:
+        host = self.hosts.get(address)
         if host is None or self.cut(node.name, host.name):
             return
         loss = self.lossy(node.name, host.name) if self.lossy else self.loss
         copies = 2 if self.duplicate and self.rng.random() < self.duplicate else 1
         for _ in range(copies):
             if not loss or self.rng.random() >= loss:
-                self._after(lambda: self._deliver(effect.address, node.address, data))
+                self._after(lambda: self._deliver(address, node.address, data))
 
     def _deliver(self, address: str, sender: str, data: bytes) -> None:
         node = self.hosts[address]
         if not node.running:
             return
-        if self.now < node.paused_until:
-            node.inbox.append((sender, data))
+        if self.now < max(node.paused_until, node.held_until):
+            if len(node.inbox) < INBOX_MAX:
+                node.inbox.append((sender, data))
             return
         try:
             message = node.codec.decode(data)
@@ -364,8 +380,10 @@ class SwimNetwork:
             return
 
         def arrive() -> None:
-            if b.running and self.now < b.paused_until:
+            if b.running and self.now < max(b.paused_until, b.held_until):
                 b.late.append(action)
+            elif a.running and self.now < a.held_until:
+                a.late.append(action)
             elif b.running or a.running:
                 action()
 
@@ -415,6 +433,17 @@ class SwimNetwork:
         if not node.running or self.now < node.paused_until:
             return
         self._obey(node, node.swim.tick(self.now))
+        self._catch_up(node)
+
+    def _flush(self, node: Node) -> None:
+        """A process whose messages were held: out goes what waited, then in."""
+        if node.running and self.now >= node.held_until:
+            outbox, node.outbox = node.outbox, []
+            for transmit in outbox:
+                transmit()
+            self._catch_up(node)
+
+    def _catch_up(self, node: Node) -> None:
         while node.inbox and node.running:
             sender, data = node.inbox.popleft()
             self._deliver(node.address, sender, data)
