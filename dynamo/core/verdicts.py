@@ -174,7 +174,8 @@ class Verdicts:
     def _confirm(self, entry: Entry, source: str) -> None:
         running = self._suspicions.get(entry.member.name)
         if running is not None and running.confirm(source):
-            self._local.timers.set((SUSPICION, entry.member.name), running.ends)
+            ends = max(running.ends, self._local.now)
+            self._local.timers.set((SUSPICION, entry.member.name), ends)
             self._post.spread(Update(entry.member, source))
 
     def _answer_stale(self, entry: Entry) -> None:

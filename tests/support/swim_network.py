@@ -397,7 +397,7 @@ class SwimNetwork:
         if effect.event == "suspected":
             running = node.swim.members()
             count = sum(m.running for m in running)
-            node.suspected[name] = (self.now + node.stalled, count)
+            node.suspected[name] = (self.now - node.stalled, count)
         elif effect.member.running:
             node.suspected.pop(name, None)
 
@@ -458,6 +458,7 @@ class SwimNetwork:
         swim = node.swim
         assert swim.me.liveness in (Liveness.ALIVE, Liveness.LEFT), "believes itself dead"
         assert swim.pending <= QUEUE_MAX
+        assert swim.wake_at >= self.now, "an alarm was set in the past"
         for member in swim.members():
             held = node.highest.get(member.name, (-1, -1))
             if member.claim != held:
@@ -469,8 +470,8 @@ class SwimNetwork:
             return
         begun, count = node.suspected[effect.member.name]
         low, _ = suspicion.bounds(node.swim._local.settings, max(1, count - 1))
-        # A pause in the midst of a suspicion lengthens it, so what it lasted is at least `low`.
-        assert self.now + node.stalled - begun >= min(low, self.now) - 1e-6
+        # Time in which the process stood still does not count (notices round it).
+        assert self.now - node.stalled - begun >= low - 1e-2, effect
 
 
 def encoded(value: Any) -> int:
