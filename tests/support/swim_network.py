@@ -8,16 +8,11 @@ After every call on a machine the invariants of the protocol are checked.
 
 from __future__ import annotations
 
-import heapq
 import random
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import attrs
-import msgspec
-
-from dynamo.core import suspicion
 from dynamo.core.effects import (
     Effect,
     ExchangeState,
@@ -32,9 +27,10 @@ from dynamo.core.effects import (
 from dynamo.core.members import Liveness, Member
 from dynamo.core.messages import DATAGRAM_BYTES_MAX, KINDS, State
 from dynamo.core.profiles import LAN, Settings
-from dynamo.core.rumours import QUEUE_MAX
 from dynamo.core.swim import Swim
 from dynamo.wire.datagrams import BadDatagram, Codec, encode_state
+from tests.support.agenda import Agenda
+from tests.support.swim_node import Node, Seen, check_invariants, check_verdict
 
 INBOX_MAX = 256
 """Datagrams that a paused process finds when it runs again: about what a socket buffers."""
@@ -42,40 +38,7 @@ INBOX_MAX = 256
 UDP_HEADER_BYTES = 28
 
 
-@attrs.frozen
-class Seen:
-    """One event at one observer."""
-
-    at: float
-    observer: str
-    event: str
-    name: str
-    cause: str
-
-
-@attrs.define
-class Node:
-    """One process: its machine, its disk and its place in the network."""
-
-    name: str
-    address: str
-    swim: Swim
-    codec: Codec
-    disk: dict[str, Any]
-    running: bool = True
-    paused_until: float = 0.0
-    held_until: float = 0.0
-    woken: float = -1.0
-    inbox: deque[tuple[str, bytes]] = attrs.field(factory=deque)
-    outbox: list[Callable[[], None]] = attrs.field(factory=list)
-    late: list[Callable[[], None]] = attrs.field(factory=list)
-    highest: dict[str, tuple[int, int]] = attrs.field(factory=dict)
-    suspected: dict[str, tuple[float, int]] = attrs.field(factory=dict)
-    stopped: str = ""
-    stalled: float = 0.0
-
-
-class SwimNetwork:
+class SwimNetwork(Agenda):
     """A cluster under one seed. `seen` holds every event, `notices` every notice."""
 
     def __init__(
@@ -95,7 +58,7 @@ class SwimNetwork:
         self.loss = loss
         self.secrets = secrets
         self.check = check
-        self.now = 0.0
+        super().__init__()
         self.nodes: dict[str, Node] = {}
         self.hosts: dict[str, Node] = {}
         self.seen: list[Seen] = []
@@ -109,8 +72,6 @@ class SwimNetwork:
         self.cut_streams: Callable[[str, str], bool] | None = None
         self.lossy: Callable[[str, str], float] | None = None
         self.duplicate = 0.0
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._count = 0
         self._starts = 0
 
     # Building and breaking.
@@ -202,21 +163,7 @@ class SwimNetwork:
         self.loss = 0.0
         self.duplicate = 0.0
 
-    # Running and looking.
-
-    def run(self, seconds: float) -> None:
-        """Lets virtual time pass."""
-        self.run_until(self.now + seconds)
-
-    def run_until(self, end: float, done: Callable[[], bool] | None = None) -> bool:
-        """Lets virtual time pass until `end`, or until `done` holds; whether it did."""
-        while self._heap and self._heap[0][0] <= end:
-            self.now, _, action = heapq.heappop(self._heap)
-            action()
-            if done is not None and done():
-                return True
-        self.now = end
-        return done is not None and done()
+    # Looking.
 
     @property
     def up(self) -> list[Node]:
@@ -275,7 +222,7 @@ class SwimNetwork:
         for effect in effects:
             self._do(node, effect)
         if self.check:
-            self._check(node)
+            check_invariants(node, self.now)
         self._arm(node)
 
     def _do(self, node: Node, effect: Effect) -> None:
@@ -393,7 +340,7 @@ class SwimNetwork:
         name = effect.member.name
         self.seen.append(Seen(self.now, node.name, effect.event, name, effect.cause))
         if self.check and effect.event == "failed" and effect.before is not None:
-            self._check_verdict(node, effect)
+            check_verdict(node, effect, self.now)
         if effect.event == "suspected":
             running = node.swim.members()
             count = sum(m.running for m in running)
@@ -401,15 +348,7 @@ class SwimNetwork:
         elif effect.member.running:
             node.suspected.pop(name, None)
 
-    # Time.
-
-    def at(self, seconds: float, action: Callable[[], None]) -> None:
-        """Does something `seconds` from now."""
-        self._at(self.now + seconds, action)
-
-    def _at(self, when: float, action: Callable[[], None]) -> None:
-        self._count += 1
-        heapq.heappush(self._heap, (when, self._count, action))
+    # Waking.
 
     def _after(self, action: Callable[[], None]) -> None:
         self._at(self.now + self.rng.uniform(*self.latency), action)
@@ -451,29 +390,3 @@ class SwimNetwork:
         for action in late:
             if node.running:
                 action()
-
-    # Invariants.
-
-    def _check(self, node: Node) -> None:
-        swim = node.swim
-        assert swim.me.liveness in (Liveness.ALIVE, Liveness.LEFT), "believes itself dead"
-        assert swim.pending <= QUEUE_MAX
-        assert swim.wake_at >= self.now, "an alarm was set in the past"
-        for member in swim.members():
-            held = node.highest.get(member.name, (-1, -1))
-            if member.claim != held:
-                assert member.claim > held, f"{node.name}: incarnation of {member.name} fell"
-                node.highest[member.name] = member.claim
-
-    def _check_verdict(self, node: Node, effect: MemberChanged) -> None:
-        if "suspected for" not in effect.cause:
-            return
-        begun, count = node.suspected[effect.member.name]
-        low, _ = suspicion.bounds(node.swim._local.settings, max(1, count - 1))
-        # Time in which the process stood still does not count (notices round it).
-        assert self.now - node.stalled - begun >= low - 1e-2, effect
-
-
-def encoded(value: Any) -> int:
-    """Bytes of a value in msgpack."""
-    return len(msgspec.msgpack.encode(value))
