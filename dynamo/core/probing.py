@@ -186,7 +186,7 @@ class Prober:
         entry = self._table.get(probe.member.name)
         if entry is not None and entry.member.claim == probe.member.claim and entry.member.running:
             self._local.count("probes_failed")
-            self._verdicts.suspect(entry, "its port refuses" if probe.refused else "no answer")
+            self._verdicts.suspect(entry, refused=probe.refused)
 
     def _by_stream_only(self, probe: Probe) -> None:
         """Datagrams do not get through: the news goes by stream too."""

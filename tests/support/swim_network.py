@@ -316,6 +316,8 @@ class SwimNetwork(Agenda):
             self._by_stream(host, node, lambda: answer(outcome))
 
         def answer(outcome: Any) -> None:
+            if outcome == "refused":
+                node.refused.add(effect.member.name)
             self._obey(node, node.swim.streamed(self.now, effect.number, outcome))
 
         self._by_stream(node, host, ask)

@@ -45,6 +45,7 @@ class Node:
     late: list[Callable[[], None]] = attrs.field(factory=list)
     highest: dict[str, tuple[int, int]] = attrs.field(factory=dict)
     suspected: dict[str, tuple[float, int]] = attrs.field(factory=dict)
+    refused: set[str] = attrs.field(factory=set)
     stopped: str = ""
     stalled: float = 0.0
 
@@ -68,5 +69,7 @@ def check_verdict(node: Node, effect: MemberChanged, now: float) -> None:
     time in which the process stood still does not count (notices round it)."""
     if "suspected for" in effect.cause:
         begun, count = node.suspected[effect.member.name]
-        low, _ = suspicion.bounds(node.swim._local.settings, max(1, count - 1))
+        settings = node.swim._local.settings
+        low, _ = suspicion.bounds(settings, max(1, count - 1))
+        low *= settings.refused_share if effect.member.name in node.refused else 1
         assert now - node.stalled - begun >= low - 1e-2, effect
