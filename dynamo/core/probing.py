@@ -106,12 +106,15 @@ class Prober:
             self.probe(entry)
 
     def trust(self, entry: Entry) -> None:
-        """The member answered something that this node asked."""
+        """The member answered something that this node asked; if it is held dead it must hear
+        so, and refute."""
         entry.vouched = self._local.now
         for probe in list(self._probes.values()):
             if probe.member.name == entry.member.name:
                 self._finish(probe)
-        if not entry.member.running:
+        quiet = self._local.now - entry.told >= self._local.settings.gossip_interval
+        if not entry.member.running and quiet:
+            entry.told = self._local.now
             self.ping(entry)
 
     def ask_helpers(self, number: int) -> None:

@@ -335,6 +335,7 @@ def test_evidence_about_a_dead_member_tells_it() -> None:
     bed.swim._post.rumours.clear()
     effects = bed.swim.evidence(bed.now, "b", True)
     assert told(effects) == [record("b", 1, Liveness.DEAD)]
+    assert bed.swim.evidence(bed.now, "b", True) == []
     assert sent(bed.swim.evidence(bed.now, "b", False)) == []
 
 
