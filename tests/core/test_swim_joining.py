@@ -255,3 +255,18 @@ def test_bad_records_on_the_own_disk_are_passed_over() -> None:
     bed = newcomer(remembered=(record("b", -1), record("me", 3, identity=1)))
     bed.run(30)
     assert len(bed.swim.members()) == 1
+
+
+def test_a_remembered_member_at_the_own_address_is_not_asked() -> None:
+    """The node was renamed: nobody else can be there."""
+    bed = newcomer(seeds=(), remembered=(record("old", 2, address="me:7000"), record("b")))
+    bed.run(20)
+    assert set(asked(bed.effects)) == {"b:7000"}
+
+
+def test_a_remembered_member_that_left_meanwhile_is_forgotten() -> None:
+    """The cluster spoke of it: it is not suspected on the strength of an old disk."""
+    bed = newcomer(incarnation=3, remembered=(record("b", 3),))
+    bed.exchange(record("herald"), record("b", 4, Liveness.LEFT), asked="s:1")
+    bed.run(LAN.remember_patience + 1)
+    assert bed.liveness("b") == "unknown"

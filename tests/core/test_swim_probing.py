@@ -290,6 +290,17 @@ def test_row_27_waking_up_accuses_nobody() -> None:
         assert bed.swim.counts["stalls"] == 1
 
 
+def test_row_27_a_pause_does_not_count_for_confirmations_that_come_later() -> None:
+    """A suspicion from before the pause is as young as before it."""
+    bed = bed_with(record("b"), *HELPERS, record("x"))
+    bed.hear(Update(record("b", 1, SUSPECT), "x"))
+    bed.now += 60
+    bed.swim.tick(bed.now)
+    bed.hear(Update(record("b", 1, SUSPECT), "h1"), Update(record("b", 1, SUSPECT), "h2"))
+    bed.run(1.0)
+    assert bed.liveness("b") == "suspect"
+
+
 def test_evidence_of_success_answers_a_probe() -> None:
     """The store's own request was answered: as good as an ack."""
     bed = bed_with(record("b"))

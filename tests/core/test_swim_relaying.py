@@ -34,6 +34,7 @@ def test_helper_nacks_at_80_percent_and_passes_a_late_answer_on() -> None:
     assert isinstance(ping, Ping)
     assert sent(bed.run(0.31)) == []
     assert sent(bed.run(0.02)) == [("q:1", Nack(origin(bed.swim.me), 42))]
+    bed.run(0.4)
     effects = bed.receive(Ack(origin(record("b")), ping.number), "b:7000")
     assert (("q:1", Ack(origin(bed.swim.me), 42))) in sent(effects)
 

@@ -59,3 +59,39 @@ def test_random_members_are_different_and_wanted() -> None:
     table.remove("m0")
     assert table.get("m0") is None
     assert table.running == 40
+
+
+def test_comings_and_goings_neither_skip_nor_repeat_anyone_in_a_round() -> None:
+    """The place in the list follows its members."""
+    for seed in range(30):
+        rng = Bed(seed=seed).swim._local.rng
+        table = Table(rng)
+        for i in range(20):
+            table.put(record(f"m{i}"), 0.0)
+        while table._next < len(table._order):
+            table.next_target()
+        visited = [_name(table) for _ in range(10)]
+        for i in range(10):
+            table.put(record(f"new{i}"), 0.0)
+        for name in visited[:5]:
+            table.remove(name)
+        rest = [_name(table) for _ in range(len(table._order) - table._next)]
+        assert not set(rest) & set(visited)
+        assert {f"m{i}" for i in range(20)} <= set(rest) | set(visited)
+
+
+def test_the_order_is_shuffled_at_each_wrap() -> None:
+    """Two probers that met once do not go on in step."""
+    table = Table(Bed().swim._local.rng)
+    for i in range(12):
+        table.put(record(f"m{i}"), 0.0)
+    while table._next < len(table._order):
+        table.next_target()
+    rounds = [tuple(_name(table) for _ in range(12)) for _ in range(5)]
+    assert len(set(rounds)) == 5
+
+
+def _name(table: Table) -> str:
+    entry = table.next_target()
+    assert entry is not None
+    return entry.member.name
