@@ -298,7 +298,7 @@ class SwimNetwork(Agenda):
                     self._by_stream(host, node, lambda: take(answer))
 
         def take(answer: State) -> None:
-            self._obey(node, node.swim.exchange(self.now, answer, address))
+            self.call(node, lambda swim: swim.exchange(self.now, answer, address))
 
         self._by_stream(node, self.hosts.get(address), ask)
 
@@ -318,7 +318,7 @@ class SwimNetwork(Agenda):
         def answer(outcome: Any) -> None:
             if outcome == "refused":
                 node.refused.add(effect.member.name)
-            self._obey(node, node.swim.streamed(self.now, effect.number, outcome))
+            self.call(node, lambda swim: swim.streamed(self.now, effect.number, outcome))
 
         self._by_stream(node, host, ask)
 
