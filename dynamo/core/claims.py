@@ -12,7 +12,7 @@ from __future__ import annotations
 from dynamo.core.dissemination import Post
 from dynamo.core.effects import Notice, Stopped
 from dynamo.core.local import Local
-from dynamo.core.members import Member
+from dynamo.core.members import INCARNATION_MAX, Member
 from dynamo.core.timers import NEVER
 
 CONTEST = ("contest", "")
@@ -28,6 +28,7 @@ class Claims:
         self._local = local
         self._post = post
         self.contested = False
+        self._objected = float("-inf")
 
     def claim(self) -> None:
         """Takes the name under a new incarnation, and says so."""
@@ -36,24 +37,33 @@ class Claims:
 
     def hear(self, heard: Member, cause: str) -> None:
         """Evidence about this member's own name."""
-        if heard.identity == self._local.me.identity:
+        if heard.incarnation >= INCARNATION_MAX - TAKEOVER_LEAP:
+            self._local.count("bad_member")
+        elif heard.identity == self._local.me.identity:
             self._hear_of_me(heard, cause)
         elif heard.claim > self._local.me.claim:
             self._yield_to(heard)
         elif self._local.claimed:
             self._local.count("name_conflicts")
-            self._post.spread_self()
-            if heard.address != self._local.me.address:
-                self._post.tell_at(heard.address, self._local.me)
+            self._object_to(heard)
 
     def give_up(self) -> None:
         """The holder of the name outlived this newcomer's patience."""
         if not self._local.claimed:
             self._stop(None)
 
+    def _object_to(self, rival: Member) -> None:
+        """Another process claims the name under a lower claim: it must hear of ours."""
+        local = self._local
+        if local.now - self._objected >= local.settings.gossip_interval:
+            self._objected = local.now
+            self._post.spread_self()
+            if rival.address != local.me.address:
+                self._post.tell_at(rival.address, local.me)
+
     def _hear_of_me(self, heard: Member, cause: str) -> None:
         local = self._local
-        if heard.incarnation < local.me.incarnation:
+        if heard.incarnation < local.me.incarnation or not heard.incarnation:
             return
         if heard.incarnation == local.me.incarnation and heard.liveness <= local.me.liveness:
             return

@@ -81,7 +81,7 @@ class Notice:
     `udp_blocked`: `name` answers by stream and not by datagram. `name_contended`: the name is
     held by a live member and we wait for it. `other_cluster`: a state of another cluster came.
     `refuted`: we were accused (`detail`) and answered. `stalled`: this process did not run for
-    `detail` seconds.
+    `detail` seconds, longer than a probe's time-out.
     """
 
     code: Literal["udp_blocked", "name_contended", "other_cluster", "refuted", "stalled"]

@@ -129,7 +129,7 @@ class Joiner:
         """Tries one dead member or one seed that no live member stands for."""
         local = self._local
         local.timers.set(RECONNECT, local.now + local.settings.reconnect_interval)
-        dead = [e.member.name for e in self._table if e.member.liveness is Liveness.DEAD]
+        dead = [e.member.name for e in self._table if self._lost(e.member)]
         seeds = [seed for seed, name in self._seeds.items() if self._silent(seed, name)]
         if not dead and not seeds:
             return
@@ -157,6 +157,10 @@ class Joiner:
 
     def _ask(self, entry: Entry) -> None:
         self._local.effects.append(ExchangeState(entry.member.address, entry.member.name))
+
+    def _lost(self, member: Member) -> bool:
+        """Dead, and not because this very process took its place."""
+        return member.liveness is Liveness.DEAD and member.address != self._local.me.address
 
     def _silent(self, seed: str, name: str) -> bool:
         entry = self._table.get(name)

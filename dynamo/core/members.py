@@ -28,6 +28,9 @@ ADDRESS_BYTES_MAX = 260
 META_BYTES_MAX = 128
 """Opaque data of a member; anything larger belongs elsewhere, with its digest here."""
 
+FIXED_BYTES = 64
+"""More than the numbers and headers of a record take."""
+
 INCARNATION_MAX = 2**53
 IDENTITY_MAX = 2**32 - 1
 
@@ -124,27 +127,35 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def is_name(text: str) -> bool:
     """Whether a name is short enough to be sent about."""
-    return len(text.encode()) <= NAME_BYTES_MAX
+    return _fits(text, NAME_BYTES_MAX)
 
 
 def is_address(text: str) -> bool:
     """Whether an address is short enough to be sent about."""
-    return len(text.encode()) <= ADDRESS_BYTES_MAX
+    return _fits(text, ADDRESS_BYTES_MAX)
 
 
 def flaw(member: Member) -> str:
     """Why a record from outside cannot be accepted; empty if it can."""
-    if not member.name or not member.address:
+    name, address = member.name, member.address
+    if not name or not address:
         return "empty"
-    if not (is_name(member.name) and is_address(member.address) and is_address(member.api)):
+    if not (is_name(name) and is_address(address) and is_address(member.api)):
         return "name"
     if not 0 <= member.incarnation < INCARNATION_MAX or not 0 <= member.identity <= IDENTITY_MAX:
         return "range"
-    if not math.isfinite(member.weight) or member.weight < 0:
+    if not 0 <= member.weight < math.inf:
         return "weight"
-    if len(member.meta) > META_BYTES_MAX or len(_encode(member)) > MEMBER_BYTES_MAX:
+    if len(member.meta) > META_BYTES_MAX:
+        return "size"
+    letters = len(name) + len(address) + len(member.api) + len(member.zone) + len(member.meta)
+    if 4 * letters + FIXED_BYTES > MEMBER_BYTES_MAX and len(_encode(member)) > MEMBER_BYTES_MAX:
         return "size"
     return ""
+
+
+def _fits(text: str, limit: int) -> bool:
+    return 4 * len(text) <= limit or len(text.encode()) <= limit
 
 
 def check(member: Member) -> Member:

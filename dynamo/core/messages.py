@@ -29,6 +29,8 @@ Updates = tuple[Update, ...]
 
 
 class Ping(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Are you `target`, under `identity`?"""
+
     origin: Origin
     number: int
     target: str
@@ -37,6 +39,8 @@ class Ping(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class PingRequest(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Ping `target` at `address` for me."""
+
     origin: Origin
     number: int
     target: str
@@ -47,18 +51,24 @@ class PingRequest(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """I am here; or, from a helper, the target is."""
+
     origin: Origin
     number: int
     updates: Updates = ()
 
 
 class Nack(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """I am here, and the target has not answered me."""
+
     origin: Origin
     number: int
     updates: Updates = ()
 
 
 class Gossip(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """Only news."""
+
     origin: Origin
     updates: Updates = ()
 

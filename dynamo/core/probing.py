@@ -106,12 +106,15 @@ class Prober:
             self.probe(entry)
 
     def trust(self, entry: Entry) -> None:
-        """The member answered something that this node asked."""
+        """The member answered something that this node asked; if it is held dead it must hear
+        so, and refute."""
         entry.vouched = self._local.now
         for probe in list(self._probes.values()):
             if probe.member.name == entry.member.name:
                 self._finish(probe)
-        if not entry.member.running:
+        quiet = self._local.now - entry.told >= self._local.settings.gossip_interval
+        if not entry.member.running and quiet:
+            entry.told = self._local.now
             self.ping(entry)
 
     def ask_helpers(self, number: int) -> None:
@@ -186,7 +189,7 @@ class Prober:
         entry = self._table.get(probe.member.name)
         if entry is not None and entry.member.claim == probe.member.claim and entry.member.running:
             self._local.count("probes_failed")
-            self._verdicts.suspect(entry, "its port refuses" if probe.refused else "no answer")
+            self._verdicts.suspect(entry, refused=probe.refused)
 
     def _by_stream_only(self, probe: Probe) -> None:
         """Datagrams do not get through: the news goes by stream too."""

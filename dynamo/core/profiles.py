@@ -4,8 +4,9 @@ Which one: `lan` for machines in one building, `wan` for clusters across regions
 processes of one machine and for tests. Formulae use n, the number of members believed to run.
 
 The time from a crash to a verdict everywhere is the sum of the wait for the first probe of the
-victim (about exponential with mean `probe_interval`), `probe_deadline` (`probe_timeout` if
-its port refuses), the suspicion's minimum and a spread of a few `gossip_interval`.
+victim (about exponential with mean `probe_interval`), `probe_deadline` (a little more than
+`probe_timeout` if its port refuses), the suspicion's minimum (`refused_share` of it if so) and a
+spread of a few `gossip_interval`.
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ class Settings:
     """Independent accusers, besides the first, that bring the suspicion to its shortest. More
     protect better against a few members that are ill themselves. With fewer than this + 2
     members every suspicion is as short as the shortest."""
+
+    refused_share: float = 0.5
+    """Part of the shortest suspicion that is left when the suspect's own port refuses this
+    member's stream probe: its process is gone, its host is not. 1: no difference."""
 
     awareness_max: int = 8
     """Number of health scores, so the slowest member probes this many times slower. 1: off."""
@@ -115,6 +120,7 @@ class Settings:
             (self.suspicion_multiplier <= 0, "suspicion_multiplier > 0"),
             (self.suspicion_max_multiplier < 1, "suspicion_max_multiplier >= 1"),
             (self.confirmations < 0, "confirmations >= 0"),
+            (not 0 < self.refused_share <= 1, "0 < refused_share <= 1"),
             (self.awareness_max < 1, "awareness_max >= 1"),
             (self.gossip_interval <= 0 or self.gossip_fanout < 1, "gossip is possible"),
             (self.retransmit_multiplier < 1, "retransmit_multiplier >= 1"),

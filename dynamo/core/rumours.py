@@ -13,7 +13,7 @@ from dynamo.core.members import Update
 from dynamo.core.messages import size
 
 QUEUE_MAX = 4096
-"""Items held; the one sent most often gives way. A full exchange brings what was dropped."""
+"""Items held; those sent most often give way. A full exchange brings what was dropped."""
 
 MISFITS_MAX = 8
 """Items that did not fit after which a packet is taken to be full."""
@@ -47,7 +47,7 @@ class Rumours:
         before everything else, however often it was sent."""
         name = update.member.name
         if name not in self._items and len(self._items) >= self._limit:
-            self._drop_one()
+            self._drop_some()
         self._count += 1
         self._put((not first, 0, -size(update), -self._count, name), update)
 
@@ -93,7 +93,10 @@ class Rumours:
         if len(self._heap) > 2 * len(self._items) + 64:
             self._heap = sorted(held for held, _ in self._items.values())
 
-    def _drop_one(self) -> None:
-        worst = max(self._items.values(), key=lambda item: item[0][:2])
-        del self._items[worst[0][4]]
-        self.dropped += 1
+    def _drop_some(self) -> None:
+        """Makes room for a while: finding the worst takes a look at all."""
+        worst = sorted(self._items.values(), key=lambda item: item[0][:2])
+        count = max(1, self._limit // 16)
+        for key, _ in worst[-count:]:
+            del self._items[key[4]]
+        self.dropped += count

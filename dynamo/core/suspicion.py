@@ -50,6 +50,7 @@ class Suspicion:
     needed: int
     accuser: str
     confirmers: set[str] = attrs.field(factory=set)
+    refused: bool = False
 
     def confirm(self, source: str) -> bool:
         """Counts one more accuser; False if it adds nothing: the first one, one counted
@@ -59,6 +60,14 @@ class Suspicion:
             return False
         self.confirmers.add(source)
         return True
+
+    def refuse(self, share: float) -> None:
+        """This member found that nothing listens at the suspect's address. A process that is slow,
+        stopped or cut off does not refuse, and one that restarts refutes by a higher incarnation
+        anyway: less time is needed."""
+        if not self.refused:
+            self.refused = True
+            self.low *= share
 
     @property
     def ends(self) -> float:

@@ -232,9 +232,10 @@ class Swim:
         if local.settings.lifeguard and late > local.settings.stall_min:
             local.timers.shift(late)
             self._verdicts.shift(late)
-            local.awareness.add(1)
             local.count("stalls")
-            local.effects.append(Notice("stalled", local.me.name, f"{late:.3f}"))
+            if late > local.settings.probe_timeout:
+                local.awareness.add(1)
+                local.effects.append(Notice("stalled", local.me.name, f"{late:.3f}"))
         return True
 
     def _leave_call(self) -> list[Effect]:

@@ -54,13 +54,18 @@ class Verdicts:
         elif heard.liveness is Liveness.ALIVE:
             self._answer_stale(entry)
 
-    def suspect(self, entry: Entry, cause: str) -> None:
-        """This member's own probe found nobody."""
-        me = self._local.me.name
+    def suspect(self, entry: Entry, *, refused: bool) -> None:
+        """This member's own probe found nobody, or a port that `refused`."""
+        me, name = self._local.me.name, entry.member.name
         if entry.member.liveness is Liveness.ALIVE:
+            cause = "its port refuses" if refused else "no answer"
             self._accept(entry, entry.member.become(Liveness.SUSPECT), me, cause)
         else:
             self._confirm(entry, me)
+        running = self._suspicions.get(name)
+        if refused and running is not None:
+            running.refuse(self._local.settings.refused_share)
+            self._time(name, running)
 
     def bury(self, entry: Entry, cause: str) -> None:
         """Somebody else answers at the member's address: this incarnation is over."""
@@ -169,12 +174,16 @@ class Verdicts:
             local.settings, local.now, self._table.running, entry.accuser or local.me.name
         )
         self._suspicions[entry.member.name] = running
-        local.timers.set((SUSPICION, entry.member.name), running.ends)
+        self._time(entry.member.name, running)
+
+    def _time(self, name: str, running: Suspicion) -> None:
+        """A suspicion that was shortened into the past ends now."""
+        self._local.timers.set((SUSPICION, name), max(running.ends, self._local.now))
 
     def _confirm(self, entry: Entry, source: str) -> None:
         running = self._suspicions.get(entry.member.name)
         if running is not None and running.confirm(source):
-            self._local.timers.set((SUSPICION, entry.member.name), running.ends)
+            self._time(entry.member.name, running)
             self._post.spread(Update(entry.member, source))
 
     def _answer_stale(self, entry: Entry) -> None:

@@ -118,6 +118,21 @@ def test_row_3_two_nodes() -> None:
     assert net.agreed()
 
 
+@pytest.mark.parametrize("blocked", ["streams", "datagrams"])
+def test_row_3_heals_by_either_way_alone(blocked: str) -> None:
+    """Attempts to reach the dead go by datagram and by stream; one of them is enough."""
+    net = SwimNetwork(7)
+    net.cluster(4)
+    net.split(["n0", "n1"])
+    net.run(60)
+    net.heal()
+    net.cut = lambda a, b: blocked == "datagrams"
+    net.cut_streams = lambda a, b: blocked == "streams"
+    net.run(3 * LAN.reconnect_interval)
+    assert all(node.swim.me.incarnation > 1 for node in net.up)
+    assert net.agreed()
+
+
 def test_row_27_paused_for_a_minute() -> None:
     """CASSANDRA-9183: the paused one is failed by others, accuses nobody on waking, and is back."""
     net = SwimNetwork(8)

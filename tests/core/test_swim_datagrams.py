@@ -317,3 +317,12 @@ def _framed(one: Codec, message: bytes) -> bytes:
 
     inner = one._cluster + message
     return b"\x01" + zlib.crc32(inner).to_bytes(4) + inner
+
+
+def test_row_16_a_long_header_leaves_less_room() -> None:
+    """memberlist 348: the rest of the packet counts, not only what is piggybacked."""
+    bed = Bed().know(*[record(f"m{i:02}") for i in range(60)])
+    target = "t" * NAME_BYTES_MAX
+    request = PingRequest(OF, 1, target, 5, "a" * ADDRESS_BYTES_MAX, 400)
+    ((_, ping),) = sent(bed.receive(request), Ping)
+    assert 1200 < len(codec("s").encode(ping)) <= DATAGRAM_BYTES_MAX

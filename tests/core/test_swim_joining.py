@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import random
 
-import attrs
 import pytest
 
 from dynamo.core.effects import ExchangeState, Notice, PersistIncarnation, PersistMembers, Stopped
 from dynamo.core.members import Liveness, Update
 from dynamo.core.messages import Gossip, Ping, State
-from dynamo.core.profiles import LAN, LOCAL
+from dynamo.core.profiles import LAN
 from dynamo.core.swim import Swim
 from tests.support.swim_machine import CLUSTER, Bed, events, origin, record, sent, told
-from tests.support.swim_network import SwimNetwork
 
 
 def newcomer(*, incarnation: int = 0, seeds: tuple[str, ...] = ("s:1",), **more: object) -> Bed:
@@ -236,173 +234,39 @@ def test_strangers_and_newer_incarnations_lead_to_one_exchange() -> None:
     assert asked(bed.receive(Gossip(origin(record("b", 9))), "b:7000")) == ["b:7000"]
 
 
-class TestCluster:
-    """The same on a virtual network."""
+def test_an_unclaimed_node_waits_for_its_seed_even_if_accused() -> None:
+    """It has nothing to refute with before it knows whether the name is free."""
+    bed = newcomer()
+    bed.hear(Update(record("me", 0, Liveness.SUSPECT), "x"))
+    assert bed.swim.me.incarnation == 0
 
-    def test_join_is_known_to_all_within_two_gossip_rounds(self) -> None:
-        """The mark is 0.44 s."""
-        net = SwimNetwork(1)
-        net.cluster(15)
-        net.add("new", ["n3:7000"])
-        start = net.now
-        assert net.run_until(start + 5, lambda: net.all_say("new", "alive"))
-        assert net.now - start < 0.44
 
-    def test_row_21_leave_is_known_to_all_and_is_no_failure(self) -> None:
-        """consul 3706, serf 359: under 10 % loss and with the leaver gone at once; 0.69 s."""
-        for seed in range(5):
-            net = SwimNetwork(seed, loss=0.1)
-            net.cluster(15)
-            start = net.now
-            net.leave("n4")
-            assert net.run_until(start + 5, lambda net=net: net.all_say("n4", "left"))
-            assert net.now - start < 0.69
-            net.run(20)
-            assert net.events("failed") == []
+def test_a_flood_of_rival_claims_is_answered_at_the_gossip_rate() -> None:
+    """Each objection is a datagram, so they are not one for one."""
+    bed = Bed().know(record("b"))
+    rival = record("me", 1, identity=3, address="r:1")
+    effects = [e for _ in range(50) for e in bed.hear(Update(rival))]
+    assert len([a for a, _ in sent(effects, Gossip) if a == "r:1"]) == 1
+    assert bed.swim.counts["name_conflicts"] == 50
 
-    def test_seeds_that_have_no_cluster_form_one(self) -> None:
-        """All start at once, each with the others as seeds."""
-        net = SwimNetwork(2)
-        seeds = [f"n{i}:7000" for i in range(3)]
-        for i in range(3):
-            net.add(f"n{i}", seeds)
-        net.run(3)
-        assert net.agreed()
-        assert all(node.swim.joined for node in net.up)
 
-    def test_row_14_the_only_seed_restarts_empty(self) -> None:
-        """cortex 4931: one cluster, by itself, within a reconnect interval."""
-        net = SwimNetwork(3)
-        net.cluster(5)
-        net.kill("n0")
-        net.run(1)
-        net.restart("n0", wipe=True)
-        net.run(LAN.reconnect_interval + 5)
-        assert net.agreed()
+def test_bad_records_on_the_own_disk_are_passed_over() -> None:
+    """consul 3362: rubbish after a power loss does not stop a start."""
+    bed = newcomer(remembered=(record("b", -1), record("me", 3, identity=1)))
+    bed.run(30)
+    assert len(bed.swim.members()) == 1
 
-    @pytest.mark.parametrize("wait", [0.0, 20.0])
-    @pytest.mark.parametrize("left", [False, True])
-    def test_row_9_a_new_address_after_a_restart(self, wait: float, left: bool) -> None:
-        """consul 6897 and six more: after a crash, after a leave, before and after detection."""
-        net = SwimNetwork(4)
-        net.cluster(9)
-        (net.leave if left else net.kill)("n5")
-        net.run(wait + 2 * left)
-        net.restart("n5", address="elsewhere:1")
-        start = net.now
-        assert net.run_until(start + 10, net.agreed)
-        assert net.now - start < 2
-        assert net.nodes["n1"].swim.member("n5").address == "elsewhere:1"  # type: ignore[union-attr]
 
-    def test_row_10_a_new_name_at_an_old_address(self) -> None:
-        """serf 115 and 116: the old identity dies as soon as it is probed."""
-        net = SwimNetwork(5)
-        net.cluster(9)
-        net.kill("n5")
-        net.add("fresh", ["n0:7000"], address="n5:7000")
-        start = net.now
-        assert net.run_until(start + 5, lambda: net.all_say("n5", "dead"))
-        assert "answers as fresh" in net.events("failed", "n5")[0].cause
-        assert net.run_until(start + 10, net.agreed)
+def test_a_remembered_member_at_the_own_address_is_not_asked() -> None:
+    """The node was renamed: nobody else can be there."""
+    bed = newcomer(seeds=(), remembered=(record("old", 2, address="me:7000"), record("b")))
+    bed.run(20)
+    assert set(asked(bed.effects)) == {"b:7000"}
 
-    def test_row_11_two_claimants_one_survivor(self) -> None:
-        """serf 167 and 551: two clusters that both have an n1 meet; exactly one n1 stays."""
-        for seed in range(6):
-            net = SwimNetwork(seed, LOCAL)
-            net.add("a0")
-            net.add("n1", ["a0:7000"], address="left:1")
-            net.run(2)
-            net.cut = lambda a, b: (a in ("a0", "n1")) != (b in ("a0", "n1"))
-            net.add("b0", ["c:1"], address="b0:7000")
-            net.nodes["b0"].swim._joiner._seeds.clear()
-            net.nodes["b0"].swim._joiner._found_if_alone()
-            net.add("n1", ["b0:7000"], address="right:1")
-            net.run(2)
-            net.heal()
-            net.add("bridge", ["a0:7000", "b0:7000"])
-            net.run(20)
-            claimants = [node for node in net.nodes.values() if node.swim.me.name == "n1"]
-            assert len(claimants) == 2
-            assert sorted(node.stopped for node in claimants) == ["", "name_taken"]
-            assert net.agreed()
 
-    def test_replace_wins_over_the_old_one_that_comes_back(self) -> None:
-        """An empty node took the dead one's name; the dead one's disk is found and started."""
-        net = SwimNetwork(6)
-        net.cluster(5)
-        old = dict(net.nodes["n3"].disk)
-        net.kill("n3")
-        net.run(10)
-        new = net.add("n3", ["n0:7000"], address="new:1")
-        net.run(5)
-        assert net.agreed()
-        back = net.add("n3", ["n0:7000"], address="n3:7000", disk=old)
-        net.run(10)
-        assert (new.stopped, back.stopped) == ("", "name_taken")
-        assert net.agreed()
-
-    def test_row_15_total_outage(self) -> None:
-        """serf 333, consul 1271: all killed at once, all but one come back, as one cluster that
-        still lists the missing one; some of their disks lost the list of members."""
-        net = SwimNetwork(7)
-        names = net.cluster(6)
-        for name in names:
-            net.kill(name)
-        net.nodes["n2"].disk.pop("members")
-        for name in names[:5]:
-            net.nodes[name].running = False
-            net.restart(name)
-        net.run(40)
-        assert net.agreed()
-        assert net.all_say("n5", "dead")
-
-    def test_row_4_mass_restart_in_random_order(self) -> None:
-        """memberlist 311: nobody stays dead, and at most one refutation each."""
-        net = SwimNetwork(8)
-        names = net.cluster(30)
-        net.rng.shuffle(names)
-        for name in names:
-            net.kill(name)
-            net.restart(name)
-            net.run(0.05)
-        net.run(15)
-        assert net.agreed()
-        refuted = [who for _, who, notice in net.notices if notice.code == "refuted"]
-        assert all(refuted.count(name) <= 1 for name in names)
-
-    def test_row_12_two_clusters_stay_two(self) -> None:
-        """consul 1939, nomad 3837: another cluster at a member's old address is never joined."""
-        net = SwimNetwork(9)
-        net.cluster(5)
-        net.kill("n2")
-        other = net.add("x", ["n0:7000"], address="n2:7000", cluster="other")
-        net.run(60)
-        assert net.dropped["other_cluster"] > 10
-        assert len(other.swim.members()) == 1
-        assert "x" not in net.view("n0")
-        assert net.all_say("x", "dead") is False
-
-    def test_row_23_a_node_with_the_old_secret_is_refused_loudly(self) -> None:
-        """serf 579: it forms no second cluster; it knows nobody and is not joined."""
-        net = SwimNetwork(10, secrets=("new",))
-        net.cluster(3)
-        net.secrets = ("old",)
-        net.cut_streams = lambda a, b: "late" in (a, b)
-        late = net.add("late", ["n0:7000"])
-        net.run(30)
-        assert not late.swim.joined
-        assert len(late.swim.members()) == 1
-
-    def test_row_28_settings_may_differ_and_addresses_change(self) -> None:
-        """CASSANDRA-19244: an upgrade of settings, node by node, each with a new address."""
-        net = SwimNetwork(11)
-        names = net.cluster(7)
-        for i, name in enumerate(names[1:]):
-            net.kill(name)
-            disk = net.nodes[name].disk
-            changed = attrs.evolve(LAN, suspicion_multiplier=2.0, gossip_fanout=4)
-            net.add(name, ["n0:7000"], address=f"v2-{i}:1", disk=disk, settings=changed)
-            net.run(3)
-        net.run(15)
-        assert net.agreed()
-        assert net.events("failed") == []
+def test_a_remembered_member_that_left_meanwhile_is_forgotten() -> None:
+    """The cluster spoke of it: it is not suspected on the strength of an old disk."""
+    bed = newcomer(incarnation=3, remembered=(record("b", 3),))
+    bed.exchange(record("herald"), record("b", 4, Liveness.LEFT), asked="s:1")
+    bed.run(LAN.remember_patience + 1)
+    assert bed.liveness("b") == "unknown"

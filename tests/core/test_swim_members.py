@@ -26,6 +26,7 @@ from dynamo.core.members import (
 )
 from dynamo.core.profiles import LAN
 from dynamo.core.swim import Swim
+from dynamo.core.verdicts import MEMBERS_MAX
 from dynamo.errors import BadRequest, TooLarge
 from tests.support.swim_machine import CLUSTER, Bed, events, record, told
 
@@ -350,3 +351,37 @@ def test_row_18_membership_news_is_bounded_when_alone() -> None:
     bed.run(5)
     assert bed.swim.pending == 0
     assert isinstance(bed.swim._post, Post)
+
+
+def test_the_table_is_bounded() -> None:
+    """Row 19: a flood of names fills neither table nor queue."""
+    bed = Bed()
+    for i in range(MEMBERS_MAX + 50):
+        bed.hear(Update(record(f"flood-{i}")))
+    assert len(bed.swim.members()) == MEMBERS_MAX + 1
+    assert bed.swim.counts["members_full"] == 50
+    assert bed.swim.pending <= 4096
+    assert bed.swim.counts["rumours_dropped"] > 0
+
+
+def test_a_number_that_cannot_be_outdone_is_refused() -> None:
+    """An accusation at the end of the number line would leave no room to refute it."""
+    bed = Bed()
+    bed.hear(Update(record("me", INCARNATION_MAX - 1, SUSPECT), "x"))
+    assert bed.swim.me.incarnation == 1
+
+
+def test_row_20_no_call_runs_inside_the_protocol() -> None:
+    """antrea 4469: what happened is a returned value; nothing can block or re-enter a step."""
+    bed = Bed()
+    effects = bed.hear(Update(record("b")))
+    assert isinstance(effects, list)
+    assert not any(callable(effect) for effect in effects)
+
+
+def test_one_member_by_name() -> None:
+    """The own record included."""
+    bed = Bed().know(record("b"))
+    assert bed.swim.member("me") == bed.swim.me
+    assert bed.swim.member("b") == record("b")
+    assert bed.swim.member("c") is None

@@ -48,6 +48,8 @@ def act(net: SwimNetwork, names: list[str], action: Action) -> None:
     kind, index, amount = action
     name = names[index % len(names)]
     node = net.nodes[name]
+    if kind in ("leave", "describe", "doubt") and net.now < node.paused_until:
+        return
     if kind in ("kill", "leave", "pause", "describe") and node.running:
         if kind == "kill":
             net.kill(name)

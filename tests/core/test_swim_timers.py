@@ -96,6 +96,16 @@ def test_stall_is_not_part_of_a_suspicion() -> None:
     assert running.ends == 7.0
 
 
+def test_a_refused_port_shortens_the_shortest_time_only_and_once() -> None:
+    """The longest stays: a refusal alone convicts nobody quickly."""
+    running = Suspicion(0.0, 2.0, 12.0, 1, "a")
+    running.refuse(0.5)
+    running.refuse(0.5)
+    assert running.ends == 12.0
+    running.confirm("b")
+    assert running.ends == 1.0
+
+
 def test_awareness_clamps() -> None:
     """The score stays between 0 and 7 and multiplies by score + 1."""
     health = Awareness(8)
@@ -139,6 +149,8 @@ def test_exchange_scale(members: int, factor: int) -> None:
         {"suspicion_max_multiplier": 0.5},
         {"confirmations": -1},
         {"awareness_max": 0},
+        {"refused_share": 0.0},
+        {"refused_share": 1.5},
         {"gossip_interval": 0.0},
         {"gossip_fanout": 0},
         {"retransmit_multiplier": 0},

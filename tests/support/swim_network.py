@@ -8,16 +8,11 @@ After every call on a machine the invariants of the protocol are checked.
 
 from __future__ import annotations
 
-import heapq
 import random
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import attrs
-import msgspec
-
-from dynamo.core import suspicion
 from dynamo.core.effects import (
     Effect,
     ExchangeState,
@@ -32,9 +27,10 @@ from dynamo.core.effects import (
 from dynamo.core.members import Liveness, Member
 from dynamo.core.messages import DATAGRAM_BYTES_MAX, KINDS, State
 from dynamo.core.profiles import LAN, Settings
-from dynamo.core.rumours import QUEUE_MAX
 from dynamo.core.swim import Swim
 from dynamo.wire.datagrams import BadDatagram, Codec, encode_state
+from tests.support.agenda import Agenda
+from tests.support.swim_node import Node, Seen, check_invariants, check_verdict
 
 INBOX_MAX = 256
 """Datagrams that a paused process finds when it runs again: about what a socket buffers."""
@@ -42,38 +38,7 @@ INBOX_MAX = 256
 UDP_HEADER_BYTES = 28
 
 
-@attrs.frozen
-class Seen:
-    """One event at one observer."""
-
-    at: float
-    observer: str
-    event: str
-    name: str
-    cause: str
-
-
-@attrs.define
-class Node:
-    """One process: its machine, its disk and its place in the network."""
-
-    name: str
-    address: str
-    swim: Swim
-    codec: Codec
-    disk: dict[str, Any]
-    running: bool = True
-    paused_until: float = 0.0
-    woken: float = -1.0
-    inbox: deque[tuple[str, bytes]] = attrs.field(factory=lambda: deque(maxlen=INBOX_MAX))
-    late: list[Callable[[], None]] = attrs.field(factory=list)
-    highest: dict[str, tuple[int, int]] = attrs.field(factory=dict)
-    suspected: dict[str, tuple[float, int]] = attrs.field(factory=dict)
-    stopped: str = ""
-    stalled: float = 0.0
-
-
-class SwimNetwork:
+class SwimNetwork(Agenda):
     """A cluster under one seed. `seen` holds every event, `notices` every notice."""
 
     def __init__(
@@ -93,7 +58,7 @@ class SwimNetwork:
         self.loss = loss
         self.secrets = secrets
         self.check = check
-        self.now = 0.0
+        super().__init__()
         self.nodes: dict[str, Node] = {}
         self.hosts: dict[str, Node] = {}
         self.seen: list[Seen] = []
@@ -107,8 +72,6 @@ class SwimNetwork:
         self.cut_streams: Callable[[str, str], bool] | None = None
         self.lossy: Callable[[str, str], float] | None = None
         self.duplicate = 0.0
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._count = 0
         self._starts = 0
 
     # Building and breaking.
@@ -180,6 +143,13 @@ class SwimNetwork:
         node.paused_until = max(node.paused_until, self.now + seconds)
         self._at(node.paused_until, lambda: self._release(node))
 
+    def hold(self, name: str, seconds: float) -> None:
+        """The process runs, its clock goes on, but it sends and receives nothing for so long:
+        the slow message processing of the Lifeguard paper."""
+        node = self.nodes[name]
+        node.held_until = max(node.held_until, self.now + seconds)
+        self._at(node.held_until, lambda: self._flush(node))
+
     def split(self, *groups: Iterable[str]) -> None:
         """Only nodes of one group hear each other; those of no group are a group."""
         group_of = {name: i for i, group in enumerate(groups) for name in group}
@@ -193,21 +163,7 @@ class SwimNetwork:
         self.loss = 0.0
         self.duplicate = 0.0
 
-    # Running and looking.
-
-    def run(self, seconds: float) -> None:
-        """Lets virtual time pass."""
-        self.run_until(self.now + seconds)
-
-    def run_until(self, end: float, done: Callable[[], bool] | None = None) -> bool:
-        """Lets virtual time pass until `end`, or until `done` holds; whether it did."""
-        while self._heap and self._heap[0][0] <= end:
-            self.now, _, action = heapq.heappop(self._heap)
-            action()
-            if done is not None and done():
-                return True
-        self.now = end
-        return done is not None and done()
+    # Looking.
 
     @property
     def up(self) -> list[Node]:
@@ -266,7 +222,7 @@ class SwimNetwork:
         for effect in effects:
             self._do(node, effect)
         if self.check:
-            self._check(node)
+            check_invariants(node, self.now)
         self._arm(node)
 
     def _do(self, node: Node, effect: Effect) -> None:
@@ -299,21 +255,28 @@ class SwimNetwork:
         self.packets[node.name] += 1
         self.bytes[node.name] += len(data) + UDP_HEADER_BYTES
         self.kinds[KINDS[type(effect.message)]] += 1
-        host = self.hosts.get(effect.address)
+        if self.now < node.held_until:
+            node.outbox.append(lambda: self._transmit(node, effect.address, data))
+        else:
+            self._transmit(node, effect.address, data)
+
+    def _transmit(self, node: Node, address: str, data: bytes) -> None:
+        host = self.hosts.get(address)
         if host is None or self.cut(node.name, host.name):
             return
         loss = self.lossy(node.name, host.name) if self.lossy else self.loss
         copies = 2 if self.duplicate and self.rng.random() < self.duplicate else 1
         for _ in range(copies):
             if not loss or self.rng.random() >= loss:
-                self._after(lambda: self._deliver(effect.address, node.address, data))
+                self._after(lambda: self._deliver(address, node.address, data))
 
     def _deliver(self, address: str, sender: str, data: bytes) -> None:
         node = self.hosts[address]
         if not node.running:
             return
-        if self.now < node.paused_until:
-            node.inbox.append((sender, data))
+        if self.now < max(node.paused_until, node.held_until):
+            if len(node.inbox) < INBOX_MAX:
+                node.inbox.append((sender, data))
             return
         try:
             message = node.codec.decode(data)
@@ -335,7 +298,7 @@ class SwimNetwork:
                     self._by_stream(host, node, lambda: take(answer))
 
         def take(answer: State) -> None:
-            self._obey(node, node.swim.exchange(self.now, answer, address))
+            self.call(node, lambda swim: swim.exchange(self.now, answer, address))
 
         self._by_stream(node, self.hosts.get(address), ask)
 
@@ -353,7 +316,9 @@ class SwimNetwork:
             self._by_stream(host, node, lambda: answer(outcome))
 
         def answer(outcome: Any) -> None:
-            self._obey(node, node.swim.streamed(self.now, effect.number, outcome))
+            if outcome == "refused":
+                node.refused.add(effect.member.name)
+            self.call(node, lambda swim: swim.streamed(self.now, effect.number, outcome))
 
         self._by_stream(node, host, ask)
 
@@ -364,8 +329,10 @@ class SwimNetwork:
             return
 
         def arrive() -> None:
-            if b.running and self.now < b.paused_until:
+            if b.running and self.now < max(b.paused_until, b.held_until):
                 b.late.append(action)
+            elif a.running and self.now < a.held_until:
+                a.late.append(action)
             elif b.running or a.running:
                 action()
 
@@ -375,23 +342,15 @@ class SwimNetwork:
         name = effect.member.name
         self.seen.append(Seen(self.now, node.name, effect.event, name, effect.cause))
         if self.check and effect.event == "failed" and effect.before is not None:
-            self._check_verdict(node, effect)
+            check_verdict(node, effect, self.now)
         if effect.event == "suspected":
             running = node.swim.members()
             count = sum(m.running for m in running)
-            node.suspected[name] = (self.now + node.stalled, count)
+            node.suspected[name] = (self.now - node.stalled, count)
         elif effect.member.running:
             node.suspected.pop(name, None)
 
-    # Time.
-
-    def at(self, seconds: float, action: Callable[[], None]) -> None:
-        """Does something `seconds` from now."""
-        self._at(self.now + seconds, action)
-
-    def _at(self, when: float, action: Callable[[], None]) -> None:
-        self._count += 1
-        heapq.heappush(self._heap, (when, self._count, action))
+    # Waking.
 
     def _after(self, action: Callable[[], None]) -> None:
         self._at(self.now + self.rng.uniform(*self.latency), action)
@@ -415,6 +374,17 @@ class SwimNetwork:
         if not node.running or self.now < node.paused_until:
             return
         self._obey(node, node.swim.tick(self.now))
+        self._catch_up(node)
+
+    def _flush(self, node: Node) -> None:
+        """A process whose messages were held: out goes what waited, then in."""
+        if node.running and self.now >= node.held_until:
+            outbox, node.outbox = node.outbox, []
+            for transmit in outbox:
+                transmit()
+            self._catch_up(node)
+
+    def _catch_up(self, node: Node) -> None:
         while node.inbox and node.running:
             sender, data = node.inbox.popleft()
             self._deliver(node.address, sender, data)
@@ -422,28 +392,3 @@ class SwimNetwork:
         for action in late:
             if node.running:
                 action()
-
-    # Invariants.
-
-    def _check(self, node: Node) -> None:
-        swim = node.swim
-        assert swim.me.liveness in (Liveness.ALIVE, Liveness.LEFT), "believes itself dead"
-        assert swim.pending <= QUEUE_MAX
-        for member in swim.members():
-            held = node.highest.get(member.name, (-1, -1))
-            if member.claim != held:
-                assert member.claim > held, f"{node.name}: incarnation of {member.name} fell"
-                node.highest[member.name] = member.claim
-
-    def _check_verdict(self, node: Node, effect: MemberChanged) -> None:
-        if "suspected for" not in effect.cause:
-            return
-        begun, count = node.suspected[effect.member.name]
-        low, _ = suspicion.bounds(node.swim._local.settings, max(1, count - 1))
-        # A pause in the midst of a suspicion lengthens it, so what it lasted is at least `low`.
-        assert self.now + node.stalled - begun >= min(low, self.now) - 1e-6
-
-
-def encoded(value: Any) -> int:
-    """Bytes of a value in msgpack."""
-    return len(msgspec.msgpack.encode(value))
