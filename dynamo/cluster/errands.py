@@ -42,7 +42,8 @@ class Errands:
             return "failed" if error.sent else "refused"
         except DynamoError:
             return "failed"
-        return "answered" if hello.name == member.name else "other"
+        same = (hello.name, hello.cluster_name) == (member.name, self.cluster)
+        return "answered" if same else "other"
 
     async def _exchange(self, effect: ExchangeState, state: State) -> State:
         replica = self.remote(effect.name, effect.address)

@@ -2,7 +2,9 @@
 
 This shell decides nothing about the protocol: it decodes what comes, hands it to the machine with
 the time, obeys the effects in their order, and wakes the machine when it wants. An incarnation is
-on disk before anything after it is sent.
+on disk before anything after it is sent: datagrams wait for it, and a full exchange tells of this
+node what is on disk. While they wait the machine is not woken, so that it accuses nobody for not
+answering questions that never left; it notices that it stood still.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Any, Protocol
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
@@ -27,12 +30,18 @@ from dynamo.core.effects import (
     SendDatagram,
     Stopped,
 )
+from dynamo.core.members import Origin
 from dynamo.core.messages import KINDS, State
 from dynamo.core.probing import Outcome
 from dynamo.core.swim import Swim
 from dynamo.core.timers import NEVER
 from dynamo.log import make_logger
 from dynamo.wire.datagrams import BadDatagram, Codec
+
+PENDING_MAX = 1000
+"""Effects that wait for the disk; past it those that may be lost are dropped."""
+
+PERSIST_AGAIN_S = 1.0
 
 log = make_logger()
 
@@ -79,6 +88,8 @@ class Gossip(DatagramProtocol):
         self._resolver = Resolver(clock)
         self._pending: deque[Effect] = deque()
         self._persisting = False
+        self._stopped = False
+        self._durable = swim.me
         self._timer: IDelayedCall | None = None
         self.packets: Counter[tuple[str, str]] = Counter()
         self.bytes: Counter[str] = Counter()
@@ -99,9 +110,8 @@ class Gossip(DatagramProtocol):
         """Does nothing any more."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        self._timer = None
         self._pending.clear()
-        self._persisting = True
+        self._stopped = True
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         self.bytes["in"] += len(datagram)
@@ -111,17 +121,27 @@ class Gossip(DatagramProtocol):
             self.dropped[bad.reason] += 1
             return
         self.packets["in", KINDS[type(message)]] += 1
+        if self._stopped:
+            return
         now = self._clock.seconds()
-        self.heard[message.origin.name] = now
         host, port = addr[0], addr[1]
         sender = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._obey(self._swim.receive(now, sender, message))
+        self._note(message.origin, now)
 
     def exchanged(self, remote: State, asked: str | None) -> None:
         """A full state came over peer HTTP."""
         now = self._clock.seconds()
-        self.heard[remote.origin.name] = now
         self._obey(self._swim.exchange(now, remote, asked))
+        self._note(remote.origin, now)
+
+    def state(self) -> State:
+        """All that this node knows; of itself, what is on disk."""
+        state, said = self._swim.state(), self._durable
+        if state.origin.incarnation == said.incarnation:
+            return state
+        origin = Origin(said.name, said.identity, said.incarnation)
+        return msgspec.structs.replace(state, origin=origin, members=(said, *state.members[1:]))
 
     def evidence(self, name: str, ok: bool) -> None:
         """A request of the store's own went well, or did not."""
@@ -133,13 +153,28 @@ class Gossip(DatagramProtocol):
 
     # Obeying.
 
+    def _note(self, origin: Origin, now: float) -> None:
+        if self._swim.member(origin.name) is not None:
+            self.heard[origin.name] = now
+
     def _obey(self, effects: list[Effect]) -> None:
-        self._pending.extend(effects)
+        if self._stopped:
+            return
+        for effect in effects:
+            kept = isinstance(effect, PersistIncarnation | MemberChanged | Stopped)
+            if kept or len(self._pending) < PENDING_MAX:
+                self._pending.append(effect)
+            else:
+                self.dropped["unsendable"] += 1
         self._pump()
 
     def _pump(self) -> None:
         while self._pending and not self._persisting:
-            self._do(self._pending.popleft())
+            effect = self._pending.popleft()
+            try:
+                self._do(effect)
+            except Exception:
+                log.failure("An effect of gossip failed")
         self._arm()
 
     def _do(self, effect: Effect) -> None:
@@ -149,7 +184,12 @@ class Gossip(DatagramProtocol):
             case PersistIncarnation():
                 self._persisting = True
                 saved = self._around.save_incarnation(effect.incarnation)
-                saved.addCallbacks(self._persisted, self._not_persisted, errbackArgs=(effect,))
+                saved.addCallbacks(
+                    self._persisted,
+                    self._not_persisted,
+                    callbackArgs=(effect.incarnation,),
+                    errbackArgs=(effect,),
+                )
             case PersistMembers():
                 self._around.save_members(effect)
             case ProbeByStream():
@@ -157,7 +197,7 @@ class Gossip(DatagramProtocol):
                 asked.addCallback(self._streamed, effect.number)
                 asked.addErrback(_unforeseen)
             case ExchangeState():
-                answered = self._around.exchange(effect, self._swim.state())
+                answered = self._around.exchange(effect, self.state())
                 answered.addCallbacks(
                     self.exchanged, lambda _: None, callbackArgs=(effect.address,)
                 )
@@ -179,28 +219,37 @@ class Gossip(DatagramProtocol):
         transport: Any = self.transport
         try:
             transport.write(data, where)
-        except OSError as error:
+        except (OSError, ValueError, OverflowError) as error:
+            # A port that is none, an address of the other family: as good as lost.
             self.dropped["unsendable"] += 1
             log.debug("No datagram to {where}: {error}", where=effect.address, error=error)
 
     def _streamed(self, outcome: Outcome, number: int) -> None:
         self._obey(self._swim.streamed(self._clock.seconds(), number, outcome))
 
-    def _persisted(self, _: None) -> None:
+    def _persisted(self, _: None, incarnation: int) -> None:
+        if self._swim.me.incarnation == incarnation:
+            self._durable = self._swim.me
+        self._go_on()
+
+    def _go_on(self) -> None:
         self._persisting = False
-        self._pump()
+        if not self._stopped:
+            self._pump()
 
     def _not_persisted(self, failure: Failure, effect: PersistIncarnation) -> None:
         """Nothing may follow an incarnation that is not on disk; it is tried again."""
+        if self._stopped:
+            return
         log.error(
             "The incarnation cannot be stored, so this node stays silent: {why}",
             why=failure.getErrorMessage(),
         )
         self._pending.appendleft(effect)
-        self._clock.callLater(1.0, self._persisted, None)
+        self._clock.callLater(PERSIST_AGAIN_S, self._go_on)
 
     def _arm(self) -> None:
-        wake_at = self._swim.wake_at
+        wake_at = NEVER if self._persisting else self._swim.wake_at
         if self._timer is not None and self._timer.active():
             if wake_at == NEVER:
                 self._timer.cancel()

@@ -4,7 +4,8 @@ What gossip says of a member decides who is asked; who owns what follows from th
 which every member stays that did not leave for good, whether it is there or not. The rules:
 
 - a node serves when it belongs to a cluster and has an actor: on a new data directory one that no
-  member has seen under its name, known once those that are there have been asked;
+  member has seen under its name, known once those that are there have answered. Before it begins to
+  serve it has asked all of them, and once it has begun, a newcomer makes no difference;
 - a member is well when gossip holds it alive, bucket states were exchanged with it since it
   appeared, and no request to it failed a moment ago; suspected or doubted, it is asked but not
   relied on;
@@ -16,13 +17,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-import attrs
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from dynamo.cluster.errands import Errands
+from dynamo.cluster.events import Happened, warn
 from dynamo.cluster.gossip import Gossip
+from dynamo.cluster.owners import Owners, gone
 from dynamo.cluster.peers import DOUBT_S, Known, Peers, status_of
 from dynamo.core.effects import (
     ExchangeState,
@@ -32,10 +34,9 @@ from dynamo.core.effects import (
     ProbeByStream,
     Stopped,
 )
-from dynamo.core.members import Liveness, Member, Role
+from dynamo.core.members import Liveness, Role
 from dynamo.core.messages import State
 from dynamo.core.probing import Outcome
-from dynamo.core.ring import Member as Placed
 from dynamo.core.ring import Ring
 from dynamo.core.swim import Swim
 from dynamo.log import make_logger
@@ -47,19 +48,13 @@ from dynamo.wire.messages import Hello
 
 EVENTS_KEPT = 100
 REFRESH_S = 1.0
+SAVE_AGAIN_S = 1.0
 APPEARED = frozenset(("joined", "returned", "replaced"))
 
+NOWHERE = "unknown.invalid:1"
+"""Stands for an address that cannot be dialled."""
+
 log = make_logger()
-
-
-@attrs.frozen
-class Happened:
-    """A change of the view, for `/v1/cluster`. `at` is wall-clock seconds."""
-
-    at: float
-    member: str
-    event: str
-    cause: str
 
 
 class Membership:
@@ -91,27 +86,30 @@ class Membership:
         self._about_me = about_me
         self._remote = remote
         self._swim = swim
-        self._copies = copies
         self._cluster = me.cluster_name
         self._local: Replica | None = None
         self._watchers: list[Callable[[str, Word], None]] = []
         self._trouble = ""
+        self._contended = ""
+        self._began = False
+        self._stopped = False
+        self._health: dict[str, tuple[bool, bool]] = {}
         self._saving = False
-        self._in_ring: dict[str, Member] = {}
+        self._owners = Owners(me.partitions, copies)
+        self.ring: Ring = self._owners.ring
         self._left: Deferred[None] | None = None
         self._awaiting: tuple[str, ...] = ()
         self.epoch = 0
         self.events: deque[Happened] = deque(maxlen=EVENTS_KEPT)
-        self.ring = Ring((), me.partitions, copies)
         self.gossip = Gossip(swim, codec, clock, self)
         self._errands = Errands(
             remote=remote, timeout=timeout, cluster=me.cluster_name, dropped=self.gossip.dropped
         )
         self.peers = Peers(
-            me=me.name,
+            about_me=about_me,
             clock=clock,
             buckets=buckets,
-            remote=remote,
+            remote=self._dial,
             timeout=timeout,
             changed=self._settle,
             settled=self._tell,
@@ -123,7 +121,11 @@ class Membership:
         """Begins to gossip; the port is open. `local` is this node's own replica."""
         self._local = local
         for member in self._identity.remembered:
-            if member.name != self.name and not _gone(member):
+            if member.name == self.name or gone(member):
+                continue
+            if member.liveness is Liveness.LEFT:
+                self.peers.take(member, appeared=False)
+            else:
                 # Alive until shown otherwise: they are asked at once, and gossip corrects it.
                 self.peers.take(member.become(Liveness.ALIVE), appeared=True)
         self._rebuild_ring()
@@ -141,6 +143,7 @@ class Membership:
 
     def stop(self) -> None:
         """Ends everything."""
+        self._stopped = True
         self.peers.stop()
         self.gossip.stop()
 
@@ -148,14 +151,19 @@ class Membership:
 
     @property
     def joined(self) -> bool:
-        return bool(self._identity.actor) and not self._trouble and self._known_asked()
+        return self._began and not self._trouble
 
     def why_not_joined(self) -> str:
         if self._trouble:
             return self._trouble
         if self.joined:
             return ""
-        if not self._swim.joined:
+        if self._contended and not self._swim.joined:
+            return self._contended
+        problems = [k.problem for k in self.peers.by_name.values() if k.problem]
+        if problems and not self._identity.actor:
+            return f"A member {problems[0]}."
+        if not self._swim.joined and not self.peers.by_name:
             return "No seed has answered yet, and no member known from before."
         return "Asking the other members what this node has to know before it serves."
 
@@ -179,7 +187,7 @@ class Membership:
             assert self._local is not None, "start() comes first"
             return self._local
         known = self.peers.by_name.get(name)
-        return known.replica if known is not None else self._remote(name, "unknown.invalid:1")
+        return known.replica if known is not None else self._dial(name, NOWHERE)
 
     def awaiting(self) -> tuple[str, ...]:
         return self._awaiting
@@ -212,7 +220,7 @@ class Membership:
 
     async def refresh(self) -> None:
         asked = [self.peers.converse(k) for k in self.peers.by_name.values() if k.running]
-        both = DeferredList(asked)
+        both = DeferredList(asked, consumeErrors=True)
         both.addTimeout(REFRESH_S, self._clock, lambda result, seconds: None)
         await both
 
@@ -253,16 +261,15 @@ class Membership:
             self.gossip.dropped[bad.reason] += 1
             raise
         self.gossip.exchanged(remote, None)
-        return encode_state(self._swim.state())
+        return encode_state(self.gossip.state())
 
     def changed(self, effect: MemberChanged) -> None:
         member = effect.member
-        now = self._wall_clock()
-        self.events.append(Happened(now, member.name, effect.event, effect.cause))
-        level = log.info if effect.event != "changed" else log.debug
-        level("{name} {event}: {cause}", name=member.name, event=effect.event, cause=effect.cause)
+        happened = Happened(self._wall_clock(), member.name, effect.event, effect.cause)
+        happened.write()
+        self.events.append(happened)
         if effect.event == "reaped":
-            if _gone(member):
+            if gone(member):
                 self.peers.forget(member.name)
             return
         was = self.peers.by_name.get(member.name)
@@ -274,17 +281,9 @@ class Membership:
             self._tell(member.name)
 
     def noticed(self, effect: Notice) -> None:
-        said = {
-            "udp_blocked": "{name} answers over TCP and not over UDP: is the port blocked?",
-            "name_contended": "Another live node at {detail} is named {name!r} too; waiting for it "
-            "to go. Give each node its own node.name.",
-            "other_cluster": "{name} belongs to cluster {detail!r}; take it out of cluster.seeds.",
-            "refuted": "This node was held to be {name} ({detail}); it says otherwise.",
-            "stalled": "This process did not run for {detail} s.",
-        }[effect.code]
-        log.warn(said, name=effect.name, detail=effect.detail)
+        warn(effect)
         if effect.code == "name_contended":
-            self._trouble = f"Another live node at {effect.detail} is named {effect.name!r} too."
+            self._contended = f"Another live node at {effect.detail} is named {effect.name!r} too."
 
     def stopped(self, effect: Stopped) -> None:
         if effect.cause == "name_taken":
@@ -296,9 +295,19 @@ class Membership:
 
     # What follows.
 
+    def _dial(self, name: str, address: str) -> Peer:
+        try:
+            return self._remote(name, address)
+        except ValueError as error:
+            log.warn("{name} has no address to dial: {why}", name=name, why=error)
+            return self._remote(name, NOWHERE)
+
     def _changed_health(self) -> None:
-        self.epoch += 1
         self._awaiting = self.peers.awaiting()
+        health = {n: (self.is_healthy(n), self.is_doubtful(n)) for n in self.peers.by_name}
+        if health != self._health:
+            self._health = health
+            self.epoch += 1
 
     def _met(self, remote: State) -> State:
         """A full exchange is a chance to find bucket states that were missed."""
@@ -328,14 +337,23 @@ class Membership:
                 noted = self._identity.note_actor(name, actor)
                 noted.addErrback(lambda f: log.error("An actor was not stored: {f}", f=f.value))
         if self._identity.actor:
+            somewhere = self._swim.joined or self.peers.by_name
+            if somewhere and self._all_running(lambda known: known.asked):
+                self._began = True
             if self._swim.me.role is Role.JOINING and self._swim.joined:
                 self.gossip.describe(role=Role.ACTIVE)
                 self._rebuild_ring()
-        elif self._swim.joined and not self._saving and not self._trouble and self._known_asked():
+        elif (
+            self._swim.joined
+            and not self._saving
+            and not self._trouble
+            # One that was asked and did not answer may be the one that knows of an actor.
+            and self._all_running(lambda known: known.hello is not None and not known.problem)
+        ):
             self._save_actor(self._unused_actor())
 
-    def _known_asked(self) -> bool:
-        return all(known.asked or not known.running for known in self.peers.by_name.values())
+    def _all_running(self, holds: Callable[[Known], bool]) -> bool:
+        return all(holds(known) for known in self.peers.by_name.values() if known.running)
 
     def _unused_actor(self) -> str:
         """This node's name, or with the next number if members know it under that already."""
@@ -356,43 +374,22 @@ class Membership:
 
     def _saved(self, _: None) -> None:
         self._saving = False
-        self._settle()
+        if not self._stopped:
+            self._settle()
 
     def _not_saved(self, failure: Failure) -> None:
-        self._saving = False
-        self._trouble = failure.getErrorMessage()
-        log.error("What this node is could not be stored: {why}", why=self._trouble)
+        log.error("What this node is cannot be stored: {why}", why=failure.getErrorMessage())
+        self._clock.callLater(SAVE_AGAIN_S, self._saved, None)
 
     def _rebuild_ring(self) -> None:
-        me = self._swim.me
-        if self._identity.actor:
-            self._in_ring[self.name] = me
-        for name, known in self.peers.by_name.items():
-            # Whoever takes over a name takes its place from the start; a new one when it serves.
-            if name in self._in_ring or known.member.role is not Role.JOINING:
-                self._in_ring[name] = known.member
-            if _gone(known.member):
-                self._in_ring.pop(name, None)
-        members = list(self._in_ring.values())
-        ring = Ring(
-            [Placed(name=m.name, zone=m.zone, weight=m.weight) for m in members],
-            self.ring.partitions,
-            self._copies,
-        )
-        if ring.version != self.ring.version:
-            self.ring = ring
+        mine = [self._swim.me] if self._identity.actor else []
+        if self._owners.update([*mine, *(k.member for k in self.peers.by_name.values())]):
+            self.ring = self._owners.ring
             self.epoch += 1
-            names = ", ".join(sorted(m.name for m in members))
-            log.info("The ring has {n} members: {names}", n=len(members), names=names)
 
     def _my_status(self) -> MemberStatus:
         hello, me = self._about_me(), self._swim.me
         return status_of(me, hello, None)
-
-
-def _gone(member: Member) -> bool:
-    """Whether a member left for good; one that was only stopped keeps its place."""
-    return member.liveness is Liveness.LEFT and member.role is Role.LEAVING
 
 
 def _number(actor: str) -> int:

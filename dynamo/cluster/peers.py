@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from dynamo.core.members import Liveness, Member, Role
-from dynamo.errors import DynamoError
+from dynamo.errors import DynamoError, PeerBroke
 from dynamo.log import make_logger
 from dynamo.ports import MemberStatus, Peer
 from dynamo.storage.facts import BucketTable
@@ -31,9 +31,11 @@ log = make_logger()
 
 @attrs.define(eq=False)
 class Known:
-    """One other member. `settled`: bucket states were exchanged since it appeared.
+    """One other member. `settled`: bucket states were exchanged since it appeared; `asked`: that
+    was tried at least once. `appeared` counts how often it did.
 
-    `doubted_until`: a request to it just failed; until then it is not relied on.
+    `doubted_until`: a request to it just failed; until then it is not relied on. `problem`: why it
+    cannot be a member of this cluster, whatever it says by gossip.
     """
 
     member: Member
@@ -42,25 +44,33 @@ class Known:
     settled: bool = False
     asked: bool = False
     asking: Deferred[None] | None = None
+    appeared: int = 0
     doubted_until: float = 0.0
+    problem: str = ""
 
     @property
     def running(self) -> bool:
         """Whether gossip believes it to be there."""
         return self.member.running
 
+    @property
+    def unnamed(self) -> bool:
+        """Whether it serves, and under which actor it has not been heard to say."""
+        said = self.hello is not None and self.hello.actor
+        return self.member.role is not Role.JOINING and not said
+
 
 class Peers:
     """All other members by name. `changed()` is called when what follows from them may differ,
     `settled(name)` when one that appeared may be relied on.
 
-    `me` is this node's name, `timeout` for a conversation in seconds.
+    `about_me()` is what this node says of itself, `timeout` for a question in seconds.
     """
 
     def __init__(
         self,
         *,
-        me: str,
+        about_me: Callable[[], Hello],
         clock: IReactorTime,
         buckets: BucketTable,
         remote: Callable[[str, str], Peer],
@@ -68,7 +78,8 @@ class Peers:
         changed: Callable[[], None],
         settled: Callable[[str], None],
     ) -> None:
-        self._me = me
+        self._mine = about_me()
+        self._me = self._mine.name
         self._clock = clock
         self._buckets = buckets
         self._remote = remote
@@ -90,9 +101,10 @@ class Peers:
             self.by_name[member.name] = known
         known.member = member
         if appeared:
+            known.appeared += 1
             known.settled = False
             known.doubted_until = 0.0
-        if member.running and not known.settled:
+        if member.running and (not known.settled or known.unnamed):
             self.converse(known)
         return known
 
@@ -101,22 +113,27 @@ class Peers:
         self.by_name.pop(name, None)
 
     def awaiting(self) -> tuple[str, ...]:
-        """Members that keep hints for this node, or may: not asked since they appeared."""
+        """Members that keep hints for this node, or may: not asked since they appeared. One that
+        is gone cannot be waited for, and one that never served keeps none."""
         return tuple(
             sorted(
                 name
                 for name, known in self.by_name.items()
-                if (known.running and not known.settled and known.member.role != Role.JOINING)
-                or (known.running and known.hello and known.hello.hints.get(self._me, 0))
-                or not known.asked
+                if known.running
+                and (
+                    (not known.settled and known.member.role is not Role.JOINING)
+                    or not known.asked
+                    or (known.hello is not None and known.hello.hints.get(self._me, 0))
+                )
             )
         )
 
     def converse(self, known: Known) -> Deferred[None]:
         """Asks a member how it is, and settles bucket states if they differ."""
         if known.asking is None and not self._stopped:
-            known.asking = Deferred.fromCoroutine(self._converse(known))
-            known.asking.addErrback(lambda f: log.failure("Talking to a member failed", failure=f))
+            asking = Deferred.fromCoroutine(self._converse(known))
+            asking.addErrback(lambda f: log.failure("Talking to a member failed", failure=f))
+            known.asking = None if asking.called else asking
         done: Deferred[None] = Deferred()
         if known.asking is None:
             done.callback(None)
@@ -125,20 +142,23 @@ class Peers:
         return done
 
     async def _converse(self, known: Known) -> None:
-        again, news = None, False
+        again, news, appeared = None, False, known.appeared
         try:
             hello = await known.replica.hello(self._timeout)
-            if hello.name == known.member.name:
-                if hello.buckets != self._buckets.digest():
-                    await self._exchange_buckets(known.replica)
-                known.hello = hello
+            known.problem = self._problem(known, hello)
+            if known.problem:
+                raise PeerBroke(known.member.name, known.problem)
+            if hello.buckets != self._buckets.digest():
+                await self._exchange_buckets(known.replica)
+            known.hello = hello
+            if known.appeared == appeared:
                 news, known.settled = not known.settled, True
-                if hello.hints.get(self._me, 0):
-                    again = REASK_S
+                again = REASK_S if hello.hints.get(self._me, 0) or known.unnamed else None
+            else:
+                again = 0.0  # it went and came back meanwhile
         except DynamoError as error:
             log.debug("{name} was not asked: {why}", name=known.member.name, why=error)
-            if known.running:
-                again = RETRY_S
+            again = RETRY_S if known.running else None
         finally:
             known.asking = None
             known.asked = True
@@ -147,6 +167,21 @@ class Peers:
             self._settled(known.member.name)
         if again is not None and not self._stopped:
             self._clock.callLater(again, self._again, known)
+
+    def _problem(self, known: Known, hello: Hello) -> str:
+        mine = self._mine
+        if hello.name != known.member.name:
+            return f"answers as {hello.name!r}"
+        if hello.cluster_name != mine.cluster_name:
+            return f"belongs to cluster {hello.cluster_name!r}, not to {mine.cluster_name!r}"
+        if hello.partitions != mine.partitions:
+            return (
+                f"has cluster.partitions {hello.partitions} and this node {mine.partitions}; "
+                "they must be equal on all nodes"
+            )
+        if hello.format != mine.format:
+            return f"speaks format {hello.format} and this node {mine.format}"
+        return ""
 
     def _again(self, known: Known) -> None:
         here = self.by_name.get(known.member.name) is known
@@ -158,8 +193,11 @@ class Peers:
         after, done = "", False
         while not done:
             reply = await replica.call(messages.BucketList(after))
-            assert isinstance(reply, messages.BucketsReply)
+            if not isinstance(reply, messages.BucketsReply):
+                raise PeerBroke(replica.name, "answered something else to a list of buckets")
             if reply.buckets:
+                if reply.buckets[-1].name <= after:
+                    raise PeerBroke(replica.name, "lists its buckets in circles")
                 await self._buckets.merge(reply.buckets)
                 after = reply.buckets[-1].name
             done = reply.done or not reply.buckets
