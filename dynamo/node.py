@@ -38,6 +38,7 @@ from dynamo.coordinator.door import Door
 from dynamo.coordinator.listing import Lister
 from dynamo.coordinator.preferences import Preferences
 from dynamo.coordinator.reads import Reader
+from dynamo.coordinator.repair import Repairer
 from dynamo.coordinator.terms import Defaults
 from dynamo.coordinator.writes import Writer
 from dynamo.core.clock import HybridClock
@@ -266,6 +267,12 @@ class Node(Service):
                 view=self.view,
                 preferences=preferences,
                 local_read=self.copies.read,
+                clock=self._reactor,
+                counted=counted,
+            ),
+            repairer=Repairer(
+                view=self.view,
+                preferences=preferences,
                 clock=self._reactor,
                 counted=counted,
             ),

@@ -55,6 +55,9 @@ class Metrics:
             ("operation", "outcome"),
             registry=self._registry,
         )
+        self._repairs = Counter(
+            "dynamo_read_repairs", "Stale replicas mended by a read", registry=self._registry
+        )
         self._commits = Counter("dynamo_commits", "Group commits", registry=self._registry)
         self._batch = Histogram(
             "dynamo_commit_batch_size",
@@ -85,6 +88,8 @@ class Metrics:
             child = self._operations.labels(operation, outcome)
             self._outcomes[operation, outcome] = child
         child.inc()
+        if (operation, outcome) == ("repair", "ok"):
+            self._repairs.inc()
 
     def commit(self, jobs: int) -> None:
         """A group commit of so many writes is on disk."""

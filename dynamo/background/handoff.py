@@ -15,10 +15,10 @@ import attrs
 from twisted.internet.defer import Deferred, DeferredList
 
 from dynamo.core.record import Record
-from dynamo.errors import Corrupt, DynamoError, MissingChunks
+from dynamo.errors import Corrupt
 from dynamo.log import make_logger
-from dynamo.ports import ClusterView, Replica
-from dynamo.replica.transfer import fetch, supply
+from dynamo.ports import ClusterView
+from dynamo.replica.transfer import deliver
 from dynamo.storage.copies import Copies
 from dynamo.storage.facts import BucketTable
 from dynamo.wire import messages
@@ -70,17 +70,14 @@ class Handoff:
             except Corrupt as error:
                 log.error("A record {target} waits for is lost: {e}", target=target, e=error)
                 continue
-            calls.append(replica.call(self._merge(hint, record)))
-            hints.append((hint, record))
+            merge = self._merge(hint, record)
+            calls.append(Deferred.fromCoroutine(deliver(self.view, replica, merge)))
+            hints.append(hint)
             size += sum(len(v.body) for v in record.versions)
             if size > BATCH_BYTES:
                 break
-        taken = []
-        for (hint, record), (ok, result) in zip(
-            hints, await DeferredList(calls, consumeErrors=True), strict=True
-        ):
-            if ok or await self._with_chunks(replica, hint, record, result):
-                taken.append(hint)
+        outcomes: list[tuple[bool, Any]] = await DeferredList(calls, consumeErrors=True)
+        taken = [hint for hint, (ok, _) in zip(hints, outcomes, strict=True) if ok]
         if taken:
             await self.copies.drop_hints(target, self.actor(), taken)
             left = self.copies.hints.counts.get(target, 0)
@@ -92,26 +89,3 @@ class Handoff:
         bucket = self.buckets.by_incarnation.get(hint.incarnation)
         latest = bucket is not None and bucket.properties.conflicts == "latest"
         return messages.Merge(hint.incarnation, hint.key, record, latest)
-
-    async def _with_chunks(
-        self, replica: Replica, hint: Hint, record: Record, result: object
-    ) -> bool:
-        """Tries again after sending the chunks the target said it lacks; True if it took it."""
-        error = getattr(result, "value", None)
-        if not isinstance(error, MissingChunks):
-            return False
-        sources = [self.view.replica(self.view.name)]
-        sources += [
-            self.view.replica(m.name)
-            for m in self.view.ring.members
-            if m.name not in (self.view.name, replica.name) and self.view.is_healthy(m.name)
-        ]
-        try:
-            await supply(
-                replica, sorted(record.chunk_digests()), lambda digest: fetch(digest, sources)
-            )
-            await replica.call(self._merge(hint, record))
-        except DynamoError as fault:
-            log.debug("{target}: {fault}", target=replica.name, fault=fault)
-            return False
-        return True

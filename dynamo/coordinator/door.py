@@ -16,6 +16,7 @@ from dynamo.coordinator.buckets import Buckets
 from dynamo.coordinator.listing import Lister
 from dynamo.coordinator.preferences import Preferences
 from dynamo.coordinator.reads import Reader
+from dynamo.coordinator.repair import Repairer
 from dynamo.coordinator.requests import Found, Options, Page, Upload, Written
 from dynamo.coordinator.terms import Defaults, Terms, settle
 from dynamo.coordinator.writes import Writer
@@ -39,6 +40,7 @@ class Door:
     buckets: Buckets
     writer: Writer
     reader: Reader
+    repairer: Repairer
     bodies: Bodies
     lister: Lister
 
@@ -116,7 +118,9 @@ class Door:
 
     async def get(self, bucket: str, key: str, *, options: Options) -> Found:
         found, terms = await self._settle(bucket, options, "read")
-        answers = await self.reader.read(found.incarnation, key.encode(), terms, True)
+        raw = key.encode()
+        answers = await self.reader.read(found.incarnation, raw, terms, True)
+        self.repairer.mend(found.incarnation, raw, answers, terms)
         return Found(
             bucket=found,
             key=key,

@@ -1,11 +1,11 @@
-"""Getting chunks from those who have them to those who lack them."""
+"""Getting records and chunks from those who have them to those who lack them."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
 from dynamo.errors import Corrupt, MissingChunks, PeerFault
-from dynamo.ports import Replica
+from dynamo.ports import ClusterView, Replica
 from dynamo.wire import messages
 
 ASK_MAX = 1000
@@ -37,3 +37,19 @@ async def supply(target: Replica, digests: Sequence[bytes], source: Fetch) -> in
             await target.write_chunk(digest, data)
             sent += len(data)
     return sent
+
+
+async def deliver(view: ClusterView, target: Replica, merge: messages.Merge) -> None:
+    """Has `target` merge a record, sending first the chunks it says it lacks.
+
+    Raises what the target does, or `MissingChunks` if nobody has them.
+    """
+    try:
+        await target.call(merge)
+        return
+    except MissingChunks as error:
+        lacking = error.digests
+    names = [m.name for m in view.ring.members if m.name not in (view.name, target.name)]
+    sources = [view.replica(n) for n in (view.name, *names) if view.is_healthy(n)]
+    await supply(target, lacking, lambda digest: fetch(digest, sources))
+    await target.call(merge)

@@ -21,6 +21,7 @@ from dynamo.coordinator.door import Door
 from dynamo.coordinator.listing import Lister
 from dynamo.coordinator.preferences import Preferences
 from dynamo.coordinator.reads import Reader
+from dynamo.coordinator.repair import Repairer
 from dynamo.coordinator.requests import Options, Upload
 from dynamo.coordinator.terms import Defaults
 from dynamo.coordinator.writes import Writer
@@ -199,6 +200,12 @@ class TestNode:
                 view=view,
                 preferences=preferences,
                 local_read=self.copies.read,
+                clock=clock,
+                counted=lambda *what: self.counts.append(what),
+            ),
+            repairer=Repairer(
+                view=view,
+                preferences=preferences,
                 clock=clock,
                 counted=lambda *what: self.counts.append(what),
             ),
