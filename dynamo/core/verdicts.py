@@ -2,20 +2,22 @@
 
 A record of higher order than the one held replaces it, and nothing else does. Only a record that
 says "alive" adds a member; in a full exchange (where the whole view of another is taken over)
-also a suspect or dead one, and there a "dead" about a member believed to run is taken as a mere
-suspicion, so that it can refute. A verdict of death by this member follows a suspicion that ran
-out, with one exception: the member's address answered as somebody else.
+also a suspect, dead or stopped one, and there a "dead" about a member believed to run is taken as
+a mere suspicion, so that it can refute. A verdict of death by this member follows a suspicion that
+ran out, with one exception: the member's address answered as somebody else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from dynamo.core import suspicion
 from dynamo.core.dissemination import Post
 from dynamo.core.effects import Event
 from dynamo.core.local import Local
-from dynamo.core.members import Liveness, Member, Update
+from dynamo.core.members import Liveness, Member, Role, Update
 from dynamo.core.suspicion import Suspicion
 from dynamo.core.table import Entry, Table
 
@@ -77,7 +79,8 @@ class Verdicts:
         """An operator takes a dead member out for good."""
         if entry.member.liveness is Liveness.DEAD:
             me = self._local.me.name
-            self._accept(entry, entry.member.become(Liveness.LEFT), me, cause)
+            left = msgspec.structs.replace(entry.member, liveness=Liveness.LEFT, role=Role.LEAVING)
+            self._accept(entry, left, me, cause)
 
     def remember(self, member: Member) -> None:
         """A record from this node's own disk. What was left or dead is so still; what ran is
@@ -118,15 +121,16 @@ class Verdicts:
             running.shift(seconds)
 
     def reap(self) -> None:
-        """Forgets those that left long ago, and the oldest of too many left or dead."""
+        """Forgets those that left long ago, and the oldest of too many left or dead. One that was
+        only stopped owns data as before, and is not forgotten for the time it is away."""
         settings, now = self._local.settings, self._local.now
         for liveness in (Liveness.LEFT, Liveness.DEAD):
             ended = [e for e in self._table if e.member.liveness is liveness]
-            ended.sort(key=lambda e: (e.since, e.member.name))
+            ended.sort(key=lambda e: (_stopped(e.member), e.since, e.member.name))
             surplus = len(ended) - settings.tombstone_max
             for place, entry in enumerate(ended):
                 old = liveness is Liveness.LEFT and now - entry.since > settings.tombstone_seconds
-                if place < surplus or old:
+                if place < surplus or (old and not _stopped(entry.member)):
                     self._table.remove(entry.member.name)
                     self._post.rumours.forget(entry.member.name)
                     self._local.changed("reaped", entry.member, entry.member, "forgotten")
@@ -136,9 +140,9 @@ class Verdicts:
         if len(self._table) >= MEMBERS_MAX:
             self._local.count("members_full")
             return
-        if heard.liveness is Liveness.DEAD and exchange:
+        if exchange and (heard.liveness is Liveness.DEAD or _stopped(heard)):
             self._table.put(heard, self._local.now)
-            self._local.changed("failed", heard, None, cause)
+            self._local.changed(_EVENTS[heard.liveness], heard, None, cause)
             self._bound(heard)
         elif heard.liveness is Liveness.ALIVE or (heard.running and exchange):
             entry = self._table.put(heard.become(Liveness.ALIVE), self._local.now)
@@ -198,6 +202,11 @@ class Verdicts:
         ):
             entry.told = self._local.now
             self._post.spread(Update(entry.member, entry.accuser))
+
+
+def _stopped(member: Member) -> bool:
+    """Whether a member said that it stops, and not that it goes: it will be back."""
+    return member.liveness is Liveness.LEFT and member.role is Role.ACTIVE
 
 
 def _event(before: Member, after: Member) -> Event | None:

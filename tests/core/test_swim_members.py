@@ -256,6 +256,21 @@ def test_row_7_churn_leaves_bounded_state() -> None:
     assert len(bed.swim.state().members) <= 2 * 1.25 * LAN.tombstone_max + 1
 
 
+def test_a_stopped_member_is_not_forgotten() -> None:
+    """It owns data and will be back, however long it takes; and newcomers hear of it, by a full
+    exchange alone. One that left for good, or never served, is only a tombstone."""
+    bed = Bed()
+    stopped, went, never = (
+        record(name, 2, Liveness.LEFT, role=role)
+        for name, role in (("s", Role.ACTIVE), ("w", Role.LEAVING), ("n", Role.JOINING))
+    )
+    assert events(bed.hear(Update(stopped), Update(went), Update(never))) == []
+    assert events(bed.exchange(stopped, went, never)) == [("left", "s")]
+    bed.run(LAN.tombstone_seconds * 2)
+    assert bed.liveness("s") == "left"
+    assert events(bed.hear(Update(record("s", 3)))) == [("returned", "s")]
+
+
 def test_tombstones_end() -> None:
     """A member that left is forgotten after `tombstone_seconds`, and then may come new."""
     bed = Bed().know(record("b", 2, LEFT))

@@ -163,6 +163,25 @@ def test_a_member_that_left_for_good_owns_nothing() -> None:
     assert n1.ring() == {"n1", "n2"}
 
 
+def test_a_newcomer_knows_the_place_of_one_that_is_stopped() -> None:
+    """All have one ring, whenever they came; and whoever is removed for good leaves it at all."""
+    world = World()
+    n1, n2, n3 = world.form("n1", "n2", "n3")
+    n3.leave()
+    world.run(3)
+    n4 = world.start("n4", "n2")
+    world.until(world.whole, "n4 has joined")
+    assert n4.ring() == n1.ring() == {"n1", "n2", "n3", "n4"}
+    assert n4.liveness()["n3"] == "left"
+    assert n4.view.awaiting() == ()
+    n2.kill()
+    world.until(lambda: n4.liveness()["n2"] == "dead", "n2 is dead")
+    world.run(2)
+    n1.view.gossip._obey(n1.swim.remove(world.clock.seconds(), "n2"))
+    world.run(2)
+    assert n4.ring() == n1.ring() == {"n1", "n3", "n4"}
+
+
 # What others go by.
 
 
