@@ -224,7 +224,7 @@ class Channel(Outlet):
         try:
             head = heads.parse(buffer[:end])
         except BadRequest as error:
-            self._refuse_bytes(error)
+            self._refuse_bytes(error, buffer[:end])
             return False
         self._begin(head)
         return True
@@ -236,16 +236,16 @@ class Channel(Outlet):
             self._deadline.within(self.site.silence)
         if len(buffer) > HEAD_BYTES_MAX:
             detail = f"The request's head is larger than {HEAD_BYTES_MAX} bytes."
-            self._refuse_bytes(BadRequest("headers_too_large", detail))
+            self._refuse_bytes(BadRequest("headers_too_large", detail), buffer)
             return
         try:
             heads.check(buffer)
         except heads.BadHead as error:
-            self._refuse_bytes(error)
+            self._refuse_bytes(error, buffer)
 
-    def _refuse_bytes(self, error: BadRequest) -> None:
-        """Answers what is no request."""
-        answer = answer_error(error, b"/")
+    def _refuse_bytes(self, error: BadRequest, block: bytes = b"") -> None:
+        """Answers what is no request, in the manner of the face it seems to be meant for."""
+        answer = answer_error(error, heads.target(block))
         self.send(self.site.whole(answer, b"Connection: close\r\n"))
         self._buffer = b""
         self._framing = None
@@ -275,6 +275,7 @@ class Channel(Outlet):
             request.refuse(TooLarge("body", limit))
         elif streamed:
             request.body = Arriving(length, self)
+            self.widen(True)
         else:
             self._collected = []
         if self._state is BODY:
@@ -295,6 +296,7 @@ class Channel(Outlet):
             self._break_body(error)
             return
         if rest is not None:
+            self.widen(False)
             # First the state, as feeding wakes the handler, which may answer at once.
             self._state = WAIT
             self._deadline.never()

@@ -97,6 +97,12 @@ def check(start: bytes) -> None:
     _read(start)
 
 
+def target(block: bytes) -> bytes:
+    """What a head that cannot be read asks for, as far as can be seen; "/" if it cannot."""
+    words = block.partition(b"\r\n")[0].split(b" ")
+    return words[1] if len(words) > 1 and words[1].startswith(b"/") else b"/"
+
+
 def _read(data: bytes) -> tuple[_Seen, HttpRequestParser]:
     if not data.isascii():
         # Many clients send a name in a path as it was typed; llhttp wants it escaped.

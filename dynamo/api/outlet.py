@@ -9,6 +9,8 @@ from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.tcp import Connection
 from twisted.web.http import HTTPChannel
 
+TRANSFER_BYTES = 1024 * 1024
+
 
 class Outlet(HTTPChannel):
     """Writes at once where it can, and says when the client does not read."""
@@ -25,8 +27,15 @@ class Outlet(HTTPChannel):
             transport.setTcpNoDelay(True)
         if isinstance(transport, Connection):
             self._socket = transport
+            transport.SEND_LIMIT = TRANSFER_BYTES
         self._networkProducer = transport
         transport.registerProducer(self, True)
+
+    def widen(self, wide: bool) -> None:
+        """Takes more from the socket at once while a large body comes; twisted's 64 KiB are
+        sixteen turns of the loop for a chunk, and right for everything else."""
+        if self._socket is not None:
+            self._socket.bufferSize = TRANSFER_BYTES if wide else Connection.bufferSize
 
     def send(self, data: bytes) -> None:
         """Writes, without waiting for the poll where nothing is waiting to be written.

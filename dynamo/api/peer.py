@@ -16,7 +16,7 @@ from dynamo.api.body import read_all
 from dynamo.api.errors import Answer, json_answer
 from dynamo.api.request import Request
 from dynamo.api.site import Face
-from dynamo.errors import Corrupt, MissingChunks, PeerBroke, StorageFull
+from dynamo.errors import Corrupt, DynamoError, MissingChunks, PeerBroke, StorageFull
 from dynamo.replica.local import LocalReplica
 from dynamo.wire import messages
 from dynamo.wire.datagrams import STATE_BYTES_MAX, BadDatagram
@@ -66,7 +66,7 @@ class PeerFace:
         try:
             return Answer(200, BYTES, await self._local.read_chunk(_digest(name)))
         except (MissingChunks, Corrupt) as error:
-            return json_answer({"error": error.code, "detail": str(error)}, 404)
+            return _refusal(404, error)
 
     @app.route("/peer/chunks/<name>", methods=["PUT"])
     async def write_chunk(self, request: Request, name: str) -> Answer:
@@ -76,9 +76,9 @@ class PeerFace:
         try:
             await self._local.write_chunk(_digest(name), body)
         except StorageFull as error:
-            return json_answer({"error": error.code, "detail": str(error)}, 507)
-        except Corrupt as error:
-            return json_answer({"error": error.code, "detail": str(error)}, 400)
+            return _refusal(507, error)
+        except (MissingChunks, Corrupt) as error:
+            return _refusal(400, error)
         return json_answer({})
 
     @app.route("/peer/state", methods=["POST"])
@@ -112,8 +112,12 @@ class PeerFace:
         return self._signer.verify(now, signature, request.method, request.uri, body)
 
 
+def _refusal(status: int, error: DynamoError) -> Answer:
+    return json_answer({"error": error.code, "detail": str(error)}, status)
+
+
 def _digest(name: str) -> bytes:
     try:
         return bytes.fromhex(name)
     except ValueError:
-        raise MissingChunks(()) from None
+        raise Corrupt("A chunk is named by 64 hexadecimal digits.") from None

@@ -316,6 +316,8 @@ def test_connections_that_say_nothing(cluster: Cluster) -> None:
         (short(b"POST /peer/ops", 1000), 400),
         (request(b"PUT /peer/chunks/" + b"0" * 64, HOST, b"other bytes"), 400),
         (request(b"PUT /peer/chunks/00", HOST, b"x"), 400),
+        (request(b"PUT /peer/chunks/zz", HOST, b"x"), 400),
+        (request(b"GET /peer/chunks/zz"), 404),
         (request(b"GET /peer/chunks/..%2f..%2fstore"), 404),
         (request(b"GET /peer/chunks/" + b"0" * 64), 404),
     ],

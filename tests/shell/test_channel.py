@@ -343,6 +343,15 @@ def test_what_is_no_request_is_refused(client: Client, data: bytes, status: int)
     assert client.closed
 
 
+def test_a_head_that_cannot_be_read_is_answered_in_the_manner_of_its_face(client: Client) -> None:
+    """Under /v1 every error is a problem document, these as well."""
+    client.send(b"PUT /v1/buckets/b HTTP/1.1\r\nHost: n\r\nContent-Length: -1\r\n\r\n")
+    [response] = client.responses()
+    assert response.status == 400
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["code"] == "bad_request"
+
+
 def test_a_method_that_is_not_offered_is_told_the_others(client: Client) -> None:
     response = client.ask("DELETE", "/echo")
     assert (response.status, response.headers["allow"]) == (405, "GET, HEAD, POST")
