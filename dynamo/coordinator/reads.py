@@ -26,6 +26,8 @@ from dynamo.wire import messages
 from dynamo.wire.messages import Reply
 
 LATE_S = 0.15
+PATIENCE_S = 1.0
+"""Silence after which an owner counts as one that cannot be reached."""
 
 log = make_logger()
 
@@ -101,22 +103,33 @@ class Poll:
         self._terms = terms
         view = reader.view
         preference = reader.preferences.of(incarnation, key, terms.n, terms.strict)
+        stand_ins = frozenset(t.name for t in preference.targets if t.stand_in_for)
         names = [t.name for t in preference.targets]
-        # This node's own copy costs nothing, and a question that can join others that wait to
-        # be sent costs little; among equals the order is the ring's.
-        names.sort(key=lambda name: name != view.name and 2 - view.replica(name).gathering)
+        # Owners first. This node's own copy costs nothing, and a question that can join others
+        # that wait to be sent costs little; among equals the order is the ring's.
+        names.sort(
+            key=lambda name: (
+                name in stand_ins,
+                name != view.name and 2 - view.replica(name).gathering,
+            )
+        )
+        self._order = names
         # Owners that gossip believes gone are asked last: better a late answer than none.
-        self._order = names + [o for o in preference.owners if o not in names]
-        self._all = tuple(self._order)
+        self._gone = [o for o in preference.owners if o not in names]
+        self._all = (*names, *self._gone)
+        self._at_once = terms.r if len(names) - len(stand_ins) >= terms.r else len(names)
         self._have_bytes = False
         self._timer: IDelayedCall | None = None
         self._deadline = 0.0
-        self.tally = ReadTally(terms.r, spare=len(self._order))
+        self.tally = ReadTally(
+            terms.r, spare=len(self._all), unasked=len(names), stand_ins=stand_ins
+        )
         self.done: Deferred[None] = Deferred()
 
     def begin(self) -> bool:
-        """Asks the first R; True if that was enough already (R=1 from this node's own copy)."""
-        for _ in range(self._terms.r):
+        """Asks R owners, or all targets if there are fewer; True if that was enough already (R=1
+        from this node's own copy)."""
+        for _ in range(max(self._at_once, self._terms.r)):
             self._ask_next()
         if self._judge():
             return True
@@ -143,12 +156,14 @@ class Poll:
                     self._ask(name)
 
     def _ask_next(self) -> None:
-        if not self._order:
+        order = self._order or self._gone
+        if not order:
             return
         awaited = {a for names in self.tally.awaiting.values() for a in names}
-        name = next((n for n in self._order if n in awaited), self._order[0])
-        self._order.remove(name)
-        self.tally.spare = len(self._order)
+        name = next((n for n in order if n in awaited), order[0])
+        order.remove(name)
+        self.tally.unasked = len(self._order)
+        self.tally.spare = len(self._order) + len(self._gone)
         view = self._reader.view
         if name == view.name:
             self._ask_here(name)
@@ -202,6 +217,7 @@ class Poll:
             self._judge(final=True)
             return
         self._reader.counted("read", "late")
+        self.tally.patient = left > self._terms.timeout - PATIENCE_S
         self._ask_next()
         if not self._judge():
             self._timer = self._reader.clock.callLater(min(LATE_S, left), self._late)

@@ -69,8 +69,14 @@ class ReadTally:
     An answer names the members its node still awaits hints from. It counts towards R only when
     every one of those has answered this read as well: what the node has missed is then in the
     merge all the same. Otherwise its "not found" and its older versions would count for more than
-    they know (an acknowledged write must stay readable, sloppy quorum or not). Those in `aside`
-    are asked only for what they keep for others; they never count themselves.
+    they know (an acknowledged write must stay readable, sloppy quorum or not).
+
+    For the same reason `stand_ins` count only in the end. A stand-in has nothing of what was
+    written before its owner went away. So while fewer than R owners have answered, every target
+    has to have been asked (`unasked` is how many were not) and to have answered or failed, or to
+    have been silent for longer than the caller is `patient`.
+
+    Those in `aside` are asked only for what they keep for others; they never count themselves.
     """
 
     needed: int
@@ -80,6 +86,9 @@ class ReadTally:
     faults: dict[str, str] = attrs.field(factory=dict)
     spare: int = 0
     aside: set[str] = attrs.field(factory=set)
+    stand_ins: frozenset[str] = frozenset()
+    unasked: int = 0
+    patient: bool = True
 
     def ask(self, name: str) -> None:
         self.open.add(name)
@@ -105,8 +114,12 @@ class ReadTally:
 
     @property
     def verdict(self) -> Verdict:
-        if len(self.counted()) >= self.needed:
-            return "won"
+        counted = self.counted()
+        if len(counted) >= self.needed:
+            if sum(name not in self.stand_ins for name in counted) >= self.needed:
+                return "won"
+            if not self.unasked and not (self.open and self.patient):
+                return "won"
         return "pending" if self._possible() >= self.needed else "lost"
 
     def _possible(self) -> int:

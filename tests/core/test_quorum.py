@@ -141,3 +141,29 @@ def test_who_is_asked_aside_does_not_count() -> None:
     tally.answer("z", EMPTY)
     assert tally.counted() == ("a",)
     assert tally.verdict == "won"
+
+
+def test_stand_ins_count_only_when_every_target_has_spoken() -> None:
+    """One owner and a stand-in are no R=2 while another target might know more."""
+    tally = ReadTally(2, stand_ins=frozenset({"s1", "s2"}), unasked=1, spare=1)
+    for name in ("owner", "s1"):
+        tally.ask(name)
+        tally.answer(name, EMPTY)
+    assert tally.verdict == "pending"
+    tally.ask("s2")
+    tally.unasked = tally.spare = 0
+    assert tally.verdict == "pending"
+    tally.patient = False
+    assert tally.verdict == "won"
+    tally.patient = True
+    tally.answer("s2", EMPTY)
+    assert tally.verdict == "won"
+
+
+def test_owners_alone_are_enough() -> None:
+    """With R owners heard, nobody else is waited for."""
+    tally = ReadTally(2, stand_ins=frozenset({"s"}), unasked=1, spare=1)
+    for name in ("a", "b"):
+        tally.ask(name)
+        tally.answer(name, EMPTY)
+    assert tally.verdict == "won"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dynamo.coordinator.requests import Options
 from dynamo.core.record import Draft, Record, Version
 from dynamo.errors import Corrupt, QuorumNotMet
 from dynamo.storage import rows
@@ -281,3 +282,59 @@ def test_the_draft_of_a_version_is_what_was_sent() -> None:
     assert (found.content_type, found.meta, found.size) == ("text/plain", {"a": "b"}, 1)
     assert found.body == b"x"
     assert Draft(write=b"", size=0, etag="").meta == {}
+
+
+def lost_all_but_one(properties: dict[str, Any] | None = None) -> tuple[TestCluster, list[str]]:
+    """Five nodes; two owners of "k" went away after it was written, and everybody knows."""
+    cluster = TestCluster(5, **(properties or {}))
+    ranking = cluster.ranking("k")
+    settled(cluster, ranking[0])
+    for gone in ranking[:2]:
+        cluster.cut(gone)
+    return cluster, list(ranking[2:])
+
+
+@pytest.mark.parametrize("reader", [0, 1, 2], ids=["owner", "stand-in", "stand-in"])
+def test_stand_ins_do_not_outvote_the_owner_that_is_left(reader: int) -> None:
+    """What two nodes do not have because they only stand in is no "not found", even where one of
+    them would be asked first because a batch is about to leave for it."""
+    cluster, left = lost_all_but_one()
+    for name in left[1:]:
+        if name != left[reader]:
+            far: Any = cluster.nodes[left[reader]].view.replica(name)
+            far.gathering = True
+    assert cluster.bodies(left[reader], "k") == [b"x"]
+
+
+def test_a_listing_hears_the_owner_that_is_left() -> None:
+    """A listing finds what a read finds."""
+    cluster, left = lost_all_but_one()
+    for node in left:
+        page = cluster.run(
+            cluster.nodes[node].door.list(
+                "b", prefix="", delimiter="", start_after="", limit=10, options=Options()
+            )
+        )
+        assert [listed.key for listed in page.objects] == ["k"]
+
+
+def test_stand_ins_answer_when_no_owner_can() -> None:
+    """What was written while all owners were away is read from those that stand in."""
+    cluster = TestCluster(6)
+    ranking = cluster.ranking("k")
+    for gone in ranking[:3]:
+        cluster.cut(gone)
+    settled(cluster, ranking[3], b"meanwhile")
+    assert cluster.bodies(ranking[4], "k") == [b"meanwhile"]
+
+
+def test_owners_that_hang_are_waited_for_only_so_long() -> None:
+    """Nobody knows yet that they do: stand-ins make up R once they were silent for a second."""
+    cluster = TestCluster(5)
+    ranking = cluster.ranking("k")
+    settled(cluster, ranking[0])
+    cluster.cut(ranking[1])
+    cluster.cut(ranking[2], known=False)
+    began = cluster.clock.seconds()
+    assert cluster.bodies(ranking[3], "k") == [b"x"]
+    assert cluster.clock.seconds() - began < 2.0
