@@ -45,10 +45,14 @@ class Process:
     def __init__(self, name: str, command: Sequence[str], port: int, folder: Path) -> None:
         self.name, self.port = name, port
         self.log = folder / f"{name}.log"
+        self._command, self._folder = command, folder
+        self._start()
+
+    def _start(self) -> None:
         with open(self.log, "ab") as out:
             self._popen = subprocess.Popen(
-                command,
-                cwd=folder,
+                self._command,
+                cwd=self._folder,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -93,6 +97,16 @@ class Process:
         text = Path(f"/proc/{self.pid}/status").read_text()
         found = re.findall(r"^(VmRSS|RssAnon|RssFile):\s+(\d+) kB", text, re.M)
         return {name: int(kib) * 1024 for name, kib in found}
+
+    def kill(self) -> None:
+        """SIGKILL, and nothing is left of it but its data."""
+        self._popen.kill()
+        self._popen.wait()
+
+    def restart(self) -> None:
+        """Starts it again, with the same data, and waits until it is ready."""
+        self._start()
+        self.wait("/readyz", [200])
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL to one that does not listen."""
