@@ -105,24 +105,30 @@ class Poll:
         preference = reader.preferences.of(incarnation, key, terms.n, terms.strict)
         stand_ins = frozenset(t.name for t in preference.targets if t.stand_in_for)
         names = [t.name for t in preference.targets]
-        # Owners first. This node's own copy costs nothing, and a question that can join others
-        # that wait to be sent costs little; among equals the order is the ring's.
+        # Owners that are well come first. This node's own copy costs nothing, and a question that
+        # can join others that wait to be sent costs little; among equals the order is the ring's.
         names.sort(
             key=lambda name: (
                 name in stand_ins,
+                not view.is_healthy(name),
                 name != view.name and 2 - view.replica(name).gathering,
             )
         )
+        well = sum(name not in stand_ins and view.is_healthy(name) for name in names)
         self._order = names
         # Owners that gossip believes gone are asked last: better a late answer than none.
         self._gone = [o for o in preference.owners if o not in names]
         self._all = (*names, *self._gone)
-        self._at_once = terms.r if len(names) - len(stand_ins) >= terms.r else len(names)
+        self._at_once = terms.r if well >= terms.r else len(names)
         self._have_bytes = False
         self._timer: IDelayedCall | None = None
         self._deadline = 0.0
         self.tally = ReadTally(
-            terms.r, spare=len(self._all), unasked=len(names), stand_ins=stand_ins
+            terms.r,
+            spare=len(self._all),
+            unasked=len(names),
+            stand_ins=stand_ins,
+            gone=frozenset(self._gone),
         )
         self.done: Deferred[None] = Deferred()
 

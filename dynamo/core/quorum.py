@@ -74,7 +74,8 @@ class ReadTally:
     For the same reason `stand_ins` count only in the end. A stand-in has nothing of what was
     written before its owner went away. So while fewer than R owners have answered, every target
     has to have been asked (`unasked` is how many were not) and to have answered or failed, or to
-    have been silent for longer than the caller is `patient`.
+    have been silent for longer than the caller is `patient`. Owners known to be `gone` are not
+    waited for.
 
     Those in `aside` are asked only for what they keep for others; they never count themselves.
     """
@@ -87,6 +88,7 @@ class ReadTally:
     spare: int = 0
     aside: set[str] = attrs.field(factory=set)
     stand_ins: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
     unasked: int = 0
     patient: bool = True
 
@@ -118,7 +120,7 @@ class ReadTally:
         if len(counted) >= self.needed:
             if sum(name not in self.stand_ins for name in counted) >= self.needed:
                 return "won"
-            if not self.unasked and not (self.open and self.patient):
+            if not self.unasked and not (self.patient and self.open - self.gone):
                 return "won"
         return "pending" if self._possible() >= self.needed else "lost"
 

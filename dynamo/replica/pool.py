@@ -13,8 +13,13 @@ from typing import Any, cast
 
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+)
 from twisted.internet.interfaces import (
     IConsumer,
     IProtocol,
@@ -49,7 +54,7 @@ def peer_url(address: str, path: str) -> PeerURL:
 class _Promptly:
     """Connects and then sends what is written at once (no Nagle): requests are whole messages."""
 
-    def __init__(self, endpoint: HostnameEndpoint) -> None:
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
@@ -70,11 +75,18 @@ class _Endpoints:
         if endpoint is None:
             if len(self._kept) >= ENDPOINTS_MAX:
                 self._kept.clear()
-            endpoint = _Promptly(
-                HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=CONNECT_S)
-            )
-            self._kept[where] = endpoint
+            endpoint = self._kept[where] = _Promptly(self._endpoint(uri))
         return endpoint
+
+    def _endpoint(self, uri: URI) -> IStreamClientEndpoint:
+        """For an address as a number no `HostnameEndpoint`: before it says that a connection was
+        refused, that one waits 0.3 s for other addresses of the name."""
+        host = uri.host.decode()
+        if isIPAddress(host):
+            return TCP4ClientEndpoint(self._reactor, host, uri.port, CONNECT_S)
+        if isIPv6Address(host):
+            return TCP6ClientEndpoint(self._reactor, host, uri.port, CONNECT_S)
+        return HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=CONNECT_S)
 
 
 def peer_client(reactor: Any) -> tuple[HTTPClient, HTTPConnectionPool]:
