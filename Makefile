@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run test check unit bench bench-gossip bench-ring clean
+.PHONY: help run test check unit bench bench-failover bench-gossip bench-ring clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -28,6 +28,9 @@ unit: $(STAMP)
 
 bench: $(STAMP) ## what a PUT and a GET cost (ARGS=--quick: in a minute)
 	@$(BIN)/python bench/load.py $(ARGS)
+
+bench-failover: $(STAMP) ## what killed nodes cost clients
+	@$(BIN)/python bench/failover.py $(ARGS)
 
 bench-gossip: $(STAMP) ## how fast fifteen nodes learn of a death, a join, a leave; four minutes
 	@$(BIN)/python bench/gossip_real.py $(ARGS)

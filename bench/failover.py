@@ -1,6 +1,6 @@
 """What a killed node costs clients: five nodes, two of them killed under load and brought back.
 
-    python bench/failover.py [--seconds 10]
+    python bench/failover.py [--seconds 10] [--page docs/BENCHMARKS.md]
 
 16 clients, half of them putting 4 KiB objects and half getting them, talk to three nodes (N=3,
 R=2, W=2, profile lan). First all five nodes run; then, under the same load, one is killed (SIGKILL)
@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from clients import Spec
 from nodes import Process, start_nodes, stop_all
+from report import publish
 
 CLIENTS = 8
 SIZE = 4096
@@ -104,7 +105,9 @@ def on_all_owners(nodes: Sequence[Process], each: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each phase")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--page", type=Path, help="a page to put the table into")
+    arguments = parser.parse_args()
+    seconds = arguments.seconds
     with tempfile.TemporaryDirectory(prefix="failover-") as folder:
         nodes = start_nodes(Path(folder), 5)
         stay, victims = nodes[:3], nodes[3:]
@@ -121,14 +124,19 @@ def main() -> None:
             whole = on_all_owners(nodes, during["PUT"]["each"])
         finally:
             stop_all(nodes)
-    print_all(before, during)
-    print(f"\n{left} hints handed off within {took:.1f} s of the restart; of {SAMPLE} objects put")
-    print(f"meanwhile, {whole} are on all three owners, equal.")
+    rest = (
+        f"{left} hints were handed off within {took:.1f} s of the restart; of {SAMPLE} objects\n"
+        f"put meanwhile, {whole} are on all three owners, equal."
+    )
+    publish(f"{table(before, during)}\n\n{rest}", arguments.page, "failover")
 
 
-def print_all(before: dict[str, Any], during: dict[str, Any]) -> None:
-    print("| load, 8 clients | | ops/s | p50 ms | p99 ms | longest ms | errors | p99 to before |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+def table(before: dict[str, Any], during: dict[str, Any]) -> str:
+    """What the clients saw, phase by phase."""
+    rows = [
+        "| load, 8 clients | | ops/s | p50 ms | p99 ms | longest ms | errors | p99 to before |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for method in ("PUT", "GET"):
         for name, found in (("all alive", before[method]), ("two killed", during[method])):
             ratio = found["p99"] / before[method]["p99"]
@@ -136,11 +144,12 @@ def print_all(before: dict[str, Any], during: dict[str, Any]) -> None:
                 print(
                     f"{found['errors']} errors, the first: {found['first_error']}", file=sys.stderr
                 )
-            print(
+            rows.append(
                 f"| {method} 4 KiB | {name} | {found['operations'] / found['seconds']:.0f} "
                 f"| {found['p50']:.1f} | {found['p99']:.1f} | {found['longest']:.0f} "
                 f"| {found['errors']} | {ratio:.1f} |"
             )
+    return "\n".join(rows)
 
 
 if __name__ == "__main__":
