@@ -236,25 +236,17 @@ class Node(Service):
         rep, timeout = config.replication, config.limits.request_timeout
         defaults = Defaults(n=rep.n, r=rep.r, w=rep.w, quorum=rep.quorum, timeout=timeout)
         self.defaults = defaults
-        counted = self.metrics.operation
         preferences = Preferences(self.view)
-        writer = Writer(
-            view=self.view,
-            preferences=preferences,
-            copies=self.copies,
-            clock=self._reactor,
-            hybrid=self.hybrid,
-            wall_ms=self._wall_ms,
-            actor=self._actor,
-            counted=counted,
-        )
+        asking: dict[str, Any] = {
+            "view": self.view,
+            "preferences": preferences,
+            "clock": self._reactor,
+            "counted": self.metrics.operation,
+        }
+        timing: dict[str, Any] = {"hybrid": self.hybrid, "wall_ms": self._wall_ms}
+        writer = Writer(copies=self.copies, actor=self._actor, **asking, **timing)
         buckets = Buckets(
-            view=self.view,
-            table=self.table,
-            clock=self._reactor,
-            hybrid=self.hybrid,
-            wall_ms=self._wall_ms,
-            defaults=defaults,
+            view=self.view, table=self.table, clock=self._reactor, defaults=defaults, **timing
         )
         self.door = Door(
             name=config.node.name,
@@ -263,19 +255,8 @@ class Node(Service):
             defaults=defaults,
             buckets=buckets,
             writer=writer,
-            reader=Reader(
-                view=self.view,
-                preferences=preferences,
-                local_read=self.copies.read,
-                clock=self._reactor,
-                counted=counted,
-            ),
-            repairer=Repairer(
-                view=self.view,
-                preferences=preferences,
-                clock=self._reactor,
-                counted=counted,
-            ),
+            reader=Reader(local_read=self.copies.read, **asking),
+            repairer=Repairer(**asking),
             bodies=Bodies(
                 view=self.view,
                 clock=self._reactor,

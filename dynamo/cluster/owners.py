@@ -33,10 +33,10 @@ class Owners:
             elif member.name in self._in_ring or member.role is not Role.JOINING:
                 self._in_ring[member.name] = member
         placed = [Placed(name=m.name, zone=m.zone, weight=m.weight) for m in self._in_ring.values()]
-        ring = Ring(placed, self.ring.partitions, self._copies)
-        if ring.version == self.ring.version:
+        placed.sort(key=lambda member: member.name)
+        if tuple(placed) == self.ring.members:
             return False
-        self.ring = ring
+        self.ring = Ring(placed, self.ring.partitions, self._copies)
         names = ", ".join(sorted(self._in_ring))
         log.info("The ring has {n} members: {names}", n=len(placed), names=names)
         return True

@@ -135,10 +135,10 @@ class Door:
         ranking = ring.ranking(ring.partition(found.bucket.incarnation, found.key.encode()))
         # Who answered holds it most likely; then everyone else it may have been written to.
         names = [*found.replicas, *(n for n in ranking if n not in found.replicas)]
-        if self.name in names:
-            names.remove(self.name)
-            names.insert(0, self.name)
-        holders = [self.view.replica(name) for name in names if self.view.is_healthy(name)]
+        # This node before others, those that are well before those that may not be; but whoever
+        # is thought to be gone is still asked when nobody else has it.
+        names.sort(key=lambda name: (not self.view.is_healthy(name), name != self.name))
+        holders = [self.view.replica(name) for name in names]
         return self.bodies.out(version, start, stop, holders)
 
     async def list(

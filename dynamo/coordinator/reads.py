@@ -154,7 +154,8 @@ class Poll:
         """Asks those outside the preference list that a replica awaits hints from."""
         view = self._reader.view
         for name in awaiting:
-            if name not in self._all and name not in self.tally.aside and view.is_healthy(name):
+            there = view.is_healthy(name) or view.is_doubtful(name)
+            if there and name not in self._all and name not in self.tally.aside:
                 self.tally.aside.add(name)
                 if name == view.name:
                     self._ask_here(name)

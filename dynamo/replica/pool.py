@@ -46,8 +46,10 @@ class PeerURL(EncodedURL):
 
 def peer_url(address: str, path: str) -> PeerURL:
     """The URL of `path`, which begins with a slash, on the peer at `address` ("host:port")."""
-    ascii_text = EncodedURL.from_text(f"http://{address}{path}").to_uri().to_text()
-    return cast(PeerURL, PeerURL.from_text(ascii_text))
+    text = f"http://{address}{path}"
+    if not text.isascii():
+        text = EncodedURL.from_text(text).to_uri().to_text()
+    return cast(PeerURL, PeerURL.from_text(text))
 
 
 @implementer(IStreamClientEndpoint)

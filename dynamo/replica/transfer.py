@@ -50,6 +50,7 @@ async def deliver(view: ClusterView, target: Replica, merge: messages.Merge) -> 
     except MissingChunks as error:
         lacking = error.digests
     names = [m.name for m in view.ring.members if m.name not in (view.name, target.name)]
-    sources = [view.replica(n) for n in (view.name, *names) if view.is_healthy(n)]
+    names.sort(key=lambda name: not view.is_healthy(name))
+    sources = [view.replica(name) for name in (view.name, *names)]
     await supply(target, lacking, lambda digest: fetch(digest, sources))
     await target.call(merge)

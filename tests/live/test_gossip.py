@@ -158,10 +158,6 @@ async def test_all_know_all_by_a_single_seed(cluster: Cluster) -> None:
     assert len({each["ring_version"] for each in told}) == 1
 
 
-@pytest.mark.xfail(
-    reason="A read does not ask a member that is just back, and that replicas still await hints "
-    "from: for some milliseconds it answers 503.",
-)
 @pytest_twisted.ensureDeferred
 async def test_two_nodes_killed_under_load(cluster: Cluster) -> None:
     """Kill -9 of one of five, and of a second when that one is back: no client of the others sees

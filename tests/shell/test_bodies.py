@@ -13,6 +13,8 @@ from dynamo.coordinator.requests import Options, Upload
 from dynamo.errors import BadRequest, MissingChunks, QuorumNotMet, StorageFull, TooLarge
 from tests.support.cluster import Body, TestCluster
 
+LARGE = bytes(range(256)) * (INLINE_MAX // 64)
+
 
 def body_of(size: int) -> bytes:
     """Bytes whose chunks all differ."""
@@ -331,3 +333,22 @@ def test_a_restart_sweeps_what_no_record_names() -> None:
     cluster.restart("n1")
     assert stored(cluster)[0] == 6
     uploading.addErrback(lambda _: None)
+
+
+def test_a_holder_thought_to_be_gone_is_asked_when_nobody_else_has_it() -> None:
+    """A doubt that is out of date does not cost a download its last holder."""
+    cluster = TestCluster(5)
+    ranking = cluster.ranking("k")
+    cluster.put(ranking[0], "k", LARGE)
+    cluster.pass_time(1)
+    reader, *others = ranking[3], *ranking[:2]
+    found = cluster.get(reader, "k", r=3)
+    cluster.told(reader, ranking[2], "suspect")
+    pieces = cluster.nodes[reader].door.stream(found, found.record.live()[0], 0, len(LARGE))
+    for name in others:
+        cluster.cut(name)
+
+    async def whole() -> bytes:
+        return b"".join([piece async for piece in pieces])
+
+    assert cluster.run(whole()) == LARGE
