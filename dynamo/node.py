@@ -166,6 +166,7 @@ class Node(Service):
             self._writer.run,
             on_commit=self.metrics.commit,
             call_soon=partial(self._reactor.callLater, 0),
+            call_later=self._reactor.callLater,
         )
         self.chunks = FileChunks(
             where / "chunks",

@@ -21,6 +21,14 @@ from dynamo.errors import NotReady, Overloaded
 from dynamo.storage.engine import Engine, Job
 from dynamo.storage.threads import Run
 
+GATHER_PER_JOB_S = 0.0005
+GATHER_MAX_S = 0.005
+"""How long the next commit waits for company, for each job of the last one, and at most. A commit
+costs far more than a job in it; alone, a writer waits for nobody."""
+
+CallLater = Callable[[float, Callable[[], None]], object]
+"""Calls back after so many seconds."""
+
 CallSoon = Callable[[Callable[[], None]], object]
 """Calls back when the present turn of the reactor is over."""
 
@@ -30,7 +38,8 @@ class Committer:
 
     `run` runs a blocking call elsewhere, one at a time. `jobs_max` bounds one commit, `queue_max`
     the jobs that wait. `on_commit` hears the number of jobs in each commit done. With `call_soon`
-    the first job of an idle time waits for the rest of its reactor turn.
+    the first job of an idle time waits for the rest of its reactor turn. With `call_later` a commit
+    that follows one of several jobs waits a moment: more will come, and share it.
     """
 
     def __init__(
@@ -42,6 +51,7 @@ class Committer:
         queue_max: int = 20000,
         on_commit: Callable[[int], object] | None = None,
         call_soon: CallSoon | None = None,
+        call_later: CallLater | None = None,
     ) -> None:
         self._engine = engine
         self._run = run
@@ -49,6 +59,8 @@ class Committer:
         self._queue_max = queue_max
         self._on_commit = on_commit
         self._call_soon = call_soon
+        self._call_later = call_later
+        self._gathering = False
         self._queue: deque[tuple[Job, Deferred[Any]]] = deque()
         self._outcomes: deque[tuple[Deferred[Any], Any]] = deque()
         self._soon = False
@@ -91,7 +103,7 @@ class Committer:
 
     def _busy(self) -> bool:
         """Whether a commit is on its way, or will be looked for when this call returns."""
-        return self._pumping or self._committing or self._delivering
+        return self._pumping or self._committing or self._delivering or self._gathering
 
     def _pump(self) -> None:
         """Begins the next commit, if one may begin."""
@@ -118,11 +130,19 @@ class Committer:
     def _committed(self, outcomes: list[Any], answers: list[Deferred[Any]]) -> None:
         self._committing = False
         self._outcomes.extend(zip(answers, outcomes, strict=True))
+        if len(answers) > 1 and self._call_later is not None and not self._closing:
+            self._gathering = True
+            wait = min(GATHER_PER_JOB_S * len(answers), GATHER_MAX_S)
+            self._call_later(wait, self._gathered)
         # The disk first: it works on the next batch while the answers of this one go out.
         self._pump()
         self._deliver()
         if self._on_commit is not None:
             self._on_commit(len(answers))
+
+    def _gathered(self) -> None:
+        self._gathering = False
+        self._pump()
 
     def _failed(self, failure: Failure, answers: list[Deferred[Any]]) -> None:
         self._committed([failure.value] * len(answers), answers)

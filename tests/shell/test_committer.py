@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from dynamo.errors import NoSuchFile, NotReady, Overloaded, StorageFault
-from dynamo.storage.committer import Committer
+from dynamo.storage.committer import GATHER_MAX_S, GATHER_PER_JOB_S, Committer
 from dynamo.storage.engine import Job
 from dynamo.storage.memory_engine import MemoryEngine
 from dynamo.storage.threads import run_here
@@ -283,3 +284,64 @@ def test_on_commit_counts_every_job(count: int) -> None:
     while bench.steps.waiting:
         bench.steps.step()
     assert sum(bench.committed) == count
+
+
+def crowd(**options: Any) -> tuple[Bench, Clock]:
+    """A bench whose first commit had three jobs and has just ended."""
+    clock = Clock()
+    bench = Bench(call_soon=lambda f: clock.callLater(0, f), call_later=clock.callLater, **options)
+    for number in range(3):
+        bench.submit(number)
+    clock.advance(0)
+    bench.steps.step()
+    assert bench.engine.batches == [3]
+    return bench, clock
+
+
+def test_where_there_are_many_the_next_commit_waits_for_company() -> None:
+    """A moment for each job of the last one, so that what follows shares a commit."""
+    bench, clock = crowd()
+    bench.submit("soon")
+    clock.advance(GATHER_PER_JOB_S)
+    bench.submit("later")
+    assert not bench.steps.waiting
+    clock.advance(3 * GATHER_PER_JOB_S)
+    bench.steps.step()
+    assert bench.engine.batches == [3, 2]
+
+
+def test_the_wait_is_bounded() -> None:
+    """However many there were."""
+    clock = Clock()
+    bench = Bench(call_soon=lambda f: clock.callLater(0, f), call_later=clock.callLater)
+    for number in range(1000):
+        bench.submit(number)
+    clock.advance(0)
+    bench.steps.step()
+    bench.submit("next")
+    clock.advance(GATHER_MAX_S)
+    assert len(bench.steps.waiting) == 1
+
+
+def test_a_writer_that_is_alone_waits_for_nobody() -> None:
+    """After a commit of one job the next begins at once."""
+    clock = Clock()
+    bench = Bench(call_soon=lambda f: clock.callLater(0, f), call_later=clock.callLater)
+    bench.submit("a")
+    clock.advance(0)
+    bench.submit("b")
+    bench.steps.step()
+    assert len(bench.steps.waiting) == 1
+
+
+def test_closing_commits_what_was_gathered() -> None:
+    """A node that stops while a commit waits for company loses nothing."""
+    bench, clock = crowd()
+    bench.submit("last")
+    closed: list[None] = []
+    bench.committer.close().addCallback(closed.append)
+    clock.advance(GATHER_MAX_S)
+    bench.steps.step()
+    assert (bench.engine.batches, closed) == ([3, 1], [])
+    bench.steps.step()
+    assert (bench.engine.closed, closed) == (True, [None])
