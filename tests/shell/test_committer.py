@@ -301,9 +301,9 @@ def crowd(**options: Any) -> tuple[Bench, Clock]:
 def test_where_there_are_many_the_next_commit_waits_for_company() -> None:
     """A moment for each job of the last one, so that what follows shares a commit."""
     bench, clock = crowd()
-    bench.submit("soon")
+    bench.submit(7)
     clock.advance(GATHER_PER_JOB_S)
-    bench.submit("later")
+    bench.submit(8)
     assert not bench.steps.waiting
     clock.advance(3 * GATHER_PER_JOB_S)
     bench.steps.step()
@@ -318,7 +318,7 @@ def test_the_wait_is_bounded() -> None:
         bench.submit(number)
     clock.advance(0)
     bench.steps.step()
-    bench.submit("next")
+    bench.submit(1000)
     clock.advance(GATHER_MAX_S)
     assert len(bench.steps.waiting) == 1
 
@@ -327,9 +327,9 @@ def test_a_writer_that_is_alone_waits_for_nobody() -> None:
     """After a commit of one job the next begins at once."""
     clock = Clock()
     bench = Bench(call_soon=lambda f: clock.callLater(0, f), call_later=clock.callLater)
-    bench.submit("a")
+    bench.submit(1)
     clock.advance(0)
-    bench.submit("b")
+    bench.submit(2)
     bench.steps.step()
     assert len(bench.steps.waiting) == 1
 
@@ -337,7 +337,7 @@ def test_a_writer_that_is_alone_waits_for_nobody() -> None:
 def test_closing_commits_what_was_gathered() -> None:
     """A node that stops while a commit waits for company loses nothing."""
     bench, clock = crowd()
-    bench.submit("last")
+    bench.submit(9)
     closed: list[None] = []
     bench.committer.close().addCallback(closed.append)
     clock.advance(GATHER_MAX_S)
