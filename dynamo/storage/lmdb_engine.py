@@ -62,6 +62,8 @@ class LmdbEngine:
                 mode=0o600,
                 # A dropped view's reader is reset and kept for the next view to renew.
                 max_spare_txns=16,
+                # Reads are at random: reading ahead would fetch, and evict, much for nothing.
+                readahead=False,
             )
             self._dbs = {table: self._env.open_db(table.encode()) for table in TABLES}
             sync_directory(self._path)
