@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 
 from dynamo.core.record import EMPTY, Context, Draft, Record
 from dynamo.errors import DynamoError, MissingChunks
+from dynamo.log import make_logger
 from dynamo.storage import hints, ledger, rows
 from dynamo.storage.chunks import Chunks
 from dynamo.storage.committer import Committer
@@ -30,6 +31,8 @@ Merging = tuple[bytes, bytes, Record, bool]
 """One of several merges: incarnation, key, record, whether the bucket keeps the latest only."""
 
 T = TypeVar("T")
+
+log = make_logger()
 
 
 @attrs.define
@@ -51,7 +54,7 @@ class Copies:
         """What this node knows of a key; `EMPTY` if nothing. Raises `Corrupt`."""
         view = self.engine.view()
         record = _owned(view, incarnation, key)
-        if self.hints.counts:
+        if self.hints.any():
             copy = hints.held(view, incarnation, key)
             if copy.known():
                 return record.merge(copy)
@@ -185,7 +188,7 @@ class Copies:
         view = self.engine.view()
         start = max(after + b"\x00" if after else b"", prefix)
         walks = [rows.walk(view, RECORDS, incarnation, start)]
-        if self.hints.counts:
+        if self.hints.any():
             walks.append(hints.walk_held(view, incarnation, start))
         for key, found in _in_step(walks):
             if not key.startswith(prefix):
@@ -276,24 +279,21 @@ class Copies:
         if effects.hinted:
             self.hints.apply(effects)
         if effects.unused:
-            self.discard(effects.unused)
+            freed = self.discard(effects.unused)
+            freed.addErrback(lambda f: log.error("Chunks were not freed: {f}", f=f.value))
         return result
 
 
 def _owned(view: View, incarnation: bytes, key: bytes) -> Record:
-    data = view.get(RECORDS, rows.row(incarnation, key))
-    return EMPTY if data is None else RECORD.decode(data)
+    return hints.load(view, RECORDS, incarnation, key)
 
 
 def _own(
     txn: Transaction, effects: Effects, incarnation: bytes, key: bytes, old: Record, new: Record
 ) -> None:
     """Replaces the owned record and everything kept in step with it."""
-    rows.mark(txn, RECORDS, incarnation, key)
-    txn.put(RECORDS, rows.row(incarnation, key), RECORD.encode(new))
+    hints.keep(txn, effects, RECORDS, incarnation, key, old, new)
     ledger.count(txn, old, new)
-    if any(v.chunks for v in old.versions) or any(v.chunks for v in new.versions):
-        effects.unused += ledger.refer(txn, old, new)
 
 
 def _in_step(walks: list[Iterator[tuple[bytes, bytes]]]) -> Iterator[tuple[bytes, list[bytes]]]:

@@ -88,19 +88,37 @@ def note(txn: Transaction, effects: Effects, target: str, incarnation: bytes, ke
     txn.put(HINTS, place(target, incarnation, key), HINT.encode(Hint(sequence, incarnation, key)))
 
 
+def load(view: View, table: str, incarnation: bytes, key: bytes) -> Record:
+    """The record in a table laid out like `records`; `EMPTY` if there is none."""
+    data = view.get(table, rows.row(incarnation, key))
+    return EMPTY if data is None else RECORD.decode(data)
+
+
+def keep(
+    txn: Transaction,
+    effects: Effects,
+    table: str,
+    incarnation: bytes,
+    key: bytes,
+    old: Record,
+    new: Record,
+) -> None:
+    """Replaces a record in such a table, inside a job, with its chunks accounted for."""
+    rows.mark(txn, table, incarnation, key)
+    txn.put(table, rows.row(incarnation, key), RECORD.encode(new))
+    effects.unused += ledger.refer(txn, old, new)
+
+
 def held(view: View, incarnation: bytes, key: bytes) -> Record:
     """The copy kept for others; `EMPTY` if there is none."""
-    data = view.get(HELD, rows.row(incarnation, key))
-    return EMPTY if data is None else RECORD.decode(data)
+    return load(view, HELD, incarnation, key)
 
 
 def hold(
     txn: Transaction, effects: Effects, incarnation: bytes, key: bytes, old: Record, new: Record
 ) -> None:
     """Replaces the copy kept for others, inside a job."""
-    rows.mark(txn, HELD, incarnation, key)
-    txn.put(HELD, rows.row(incarnation, key), RECORD.encode(new))
-    effects.unused += ledger.refer(txn, old, new)
+    keep(txn, effects, HELD, incarnation, key, old, new)
 
 
 def walk_held(view: View, incarnation: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:

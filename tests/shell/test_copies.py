@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import fail
+from twisted.logger import globalLogPublisher
 
 from dynamo.core.record import EMPTY
-from dynamo.errors import MissingChunks, StorageFull
+from dynamo.errors import MissingChunks, NotReady, StorageFull
 from tests.support.disk import INCARNATION, Disk, draft, failing, now, record
 
 
@@ -93,6 +96,22 @@ def test_chunks_are_counted_by_record_and_freed_with_the_last() -> None:
     disk.drop("n2")
     assert disk.references(one) == [0]
     assert disk.chunks.stored == {}
+
+
+def test_chunks_that_cannot_be_freed_fail_no_write() -> None:
+    """A node that is stopping leaves them to the sweep of its next start, and says so once."""
+    disk = Disk()
+    disk.put(b"k", draft("1", b"", disk.chunk(b"one")))
+    heard: list[dict[str, Any]] = []
+    disk.copies.alone = lambda call: fail(NotReady("This node is stopping."))
+    globalLogPublisher.addObserver(heard.append)
+    try:
+        assert disk.put(b"k", draft("2")).live()
+        gc.collect()
+    finally:
+        globalLogPublisher.removeObserver(heard.append)
+    assert not [event for event in heard if "log_failure" in event]
+    assert len(disk.chunks.stored) == 1
 
 
 def test_the_same_content_again_keeps_its_chunks() -> None:
