@@ -151,11 +151,11 @@ class Poll:
         return [name for name in known + others if name != self._reader.view.name]
 
     def _ask_aside(self, awaiting: tuple[str, ...]) -> None:
-        """Asks those outside the preference list that a replica awaits hints from."""
+        """Asks those outside the preference list that a replica awaits hints from. Whether this
+        node holds them to be there does not matter: the replica does, and may know better."""
         view = self._reader.view
         for name in awaiting:
-            there = view.is_healthy(name) or view.is_doubtful(name)
-            if there and name not in self._all and name not in self.tally.aside:
+            if name not in self._all and name not in self.tally.aside:
                 self.tally.aside.add(name)
                 if name == view.name:
                     self._ask_here(name)

@@ -181,6 +181,23 @@ def test_a_stand_in_outside_the_list_is_asked_for_what_it_keeps() -> None:
     assert cluster.bodies(d, "k") == [b"new"]
 
 
+def test_a_stand_in_is_asked_though_the_reader_does_not_know_that_it_is_back() -> None:
+    """The replicas that await its hints know: news of a return does not reach all at once."""
+    cluster = TestCluster(6)
+    a, b, c, d, e, reader = cluster.ranking("k")
+    settled(cluster, a, b"old")
+    cluster.cut(b)
+    cluster.cut(c)
+    cluster.put(a, "k", b"new")
+    cluster.pass_time(1)
+    for name in (b, c):
+        cluster.heal(name)
+    cluster.cut(a)
+    for name in (d, e):
+        cluster.told(reader, name, "dead")
+    assert cluster.bodies(reader, "k") == [b"new"]
+
+
 def test_a_stand_in_asked_for_what_it_keeps_is_no_replica() -> None:
     """It does not count towards R: a strict read keeps to the owners."""
     cluster = TestCluster(4)
