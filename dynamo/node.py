@@ -8,7 +8,6 @@ then background, network, disk.
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable
 from functools import partial
@@ -17,8 +16,6 @@ from typing import Any
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
 
 from dynamo.api.documented import DocumentedFace
 from dynamo.api.metrics import Metrics
@@ -49,19 +46,15 @@ from dynamo.log import make_logger
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.pool import peer_client
 from dynamo.replica.remote import RemoteReplica
-from dynamo.storage.chunks import FileChunks
 from dynamo.storage.committer import Committer
 from dynamo.storage.copies import Copies
+from dynamo.storage.disk import LocalDisk, OpenDisk
 from dynamo.storage.facts import BucketTable, Identity
 from dynamo.storage.hints import HintBook
-from dynamo.storage.lmdb_engine import LmdbEngine
-from dynamo.storage.threads import WriterThread
 from dynamo.wire.datagrams import NONCE_BYTES, Codec
 from dynamo.wire.messages import BucketMake, Coordinate, Hello
 from dynamo.wire.signing import Signer
 
-RESERVE_BYTES = 64 * 1024 * 1024
-CHUNK_THREADS = 3
 PEER_TIMEOUT_S = 1.0
 GOODBYE_S = 5.0
 PEER_GRACE_S = 1.0
@@ -74,22 +67,34 @@ log = make_logger()
 
 
 def makeNode(
-    config: Config, *, reactor: Any, rng: random.Random, wall_clock: Callable[[], float]
+    config: Config,
+    *,
+    reactor: Any,
+    rng: random.Random,
+    wall_clock: Callable[[], float],
+    open_disk: OpenDisk | None = None,
 ) -> IService:
-    """A node that has not been started. `wall_clock` reads seconds since the epoch."""
-    return Node(config, reactor, rng, wall_clock)
+    """A node that has not been started. `wall_clock` reads seconds since the epoch; without
+    `open_disk` the data directory is a folder of this machine's."""
+    return Node(config, reactor, rng, wall_clock, open_disk)
 
 
 class Node(Service):
     """One member of a cluster."""
 
     def __init__(
-        self, config: Config, reactor: Any, rng: random.Random, wall_clock: Callable[[], float]
+        self,
+        config: Config,
+        reactor: Any,
+        rng: random.Random,
+        wall_clock: Callable[[], float],
+        open_disk: OpenDisk | None = None,
     ) -> None:
         self.config = config
         self._reactor = reactor
         self._rng = rng
         self._wall_clock = wall_clock
+        self._open_disk = open_disk or partial(LocalDisk, config.node.data_dir, reactor)
         self._boot = rng.randbytes(8).hex()
         self._ports: list[Any] = []
 
@@ -139,8 +144,7 @@ class Node(Service):
         await _maybe(self._gossip_port.stopListening())
         await self.committer.close()
         await self._pool.closeCachedConnections()
-        self._chunk_threads.stop()
-        await self._writer.stop()
+        await self._disk.stop()
         log.info("{node} has stopped", node=self.config.node.name)
 
     async def _finish(self, site: Site, seconds: float) -> None:
@@ -154,31 +158,22 @@ class Node(Service):
     # The parts, in the order of the data.
 
     def _build_storage(self) -> None:
-        where = self.config.node.data_dir
-        os.makedirs(where, exist_ok=True)
-        self._writer = WriterThread(self._reactor)
-        self._chunk_threads = ThreadPool(0, CHUNK_THREADS, "chunks")
-        self._chunk_threads.start()
+        self._disk = self._open_disk()
+        self.engine, self.chunks = self._disk.engine, self._disk.chunks
         self.metrics = Metrics(lambda: readings(self.copies, self.engine, self.chunks, self.view))
-        self.engine = LmdbEngine(where / "store", reserve_bytes=RESERVE_BYTES)
         self.committer = Committer(
             self.engine,
-            self._writer.run,
+            self._disk.run,
             on_commit=self.metrics.commit,
             call_soon=partial(self._reactor.callLater, 0),
             call_later=self._reactor.callLater,
-        )
-        self.chunks = FileChunks(
-            where / "chunks",
-            partial(deferToThreadPool, self._reactor, self._chunk_threads),
-            reserve_bytes=RESERVE_BYTES,
         )
         self.hybrid = HybridClock()
         self.copies = Copies(
             engine=self.engine,
             committer=self.committer,
             chunks=self.chunks,
-            alone=self._writer.run,
+            alone=self._disk.run,
             observe=self._observe,
             hints=HintBook(self.engine.view()),
         )
