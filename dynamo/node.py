@@ -24,6 +24,9 @@ from dynamo.api.peer import PeerFace
 from dynamo.api.resource import ResourceFace
 from dynamo.api.site import Site, site
 from dynamo.api.vitals import readings, why_not_ready
+from dynamo.background.antientropy import AntiEntropy
+from dynamo.background.census import Census
+from dynamo.background.divergence import Surroundings
 from dynamo.background.handoff import Handoff
 from dynamo.background.reaper import Reaper
 from dynamo.background.runner import Runner, Task
@@ -43,14 +46,17 @@ from dynamo.core.members import IDENTITY_MAX, Member, Role
 from dynamo.core.swim import Swim
 from dynamo.errors import DynamoError
 from dynamo.log import make_logger
+from dynamo.ports import Liveness
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.pool import peer_client
 from dynamo.replica.remote import RemoteReplica
+from dynamo.replica.trees import TreeKeeper
 from dynamo.storage.committer import Committer
 from dynamo.storage.copies import Copies
 from dynamo.storage.disk import LocalDisk, OpenDisk
 from dynamo.storage.facts import BucketTable, Identity
 from dynamo.storage.hints import HintBook
+from dynamo.storage.trees import Trees
 from dynamo.wire.datagrams import NONCE_BYTES, Codec
 from dynamo.wire.messages import BucketMake, Coordinate, Hello
 from dynamo.wire.signing import Signer
@@ -60,6 +66,8 @@ GOODBYE_S = 5.0
 PEER_GRACE_S = 1.0
 BACKLOG = 1024
 """Connections that may wait to be accepted; one without room is tried again a second later."""
+LOOK_S = 1.0
+"""Seconds between two looks whether anything is to be compared."""
 BODY_SLACK = 1024 * 1024
 """Bytes a form may have beyond its file: its other fields and the boundaries."""
 
@@ -160,7 +168,9 @@ class Node(Service):
     def _build_storage(self) -> None:
         self._disk = self._open_disk()
         self.engine, self.chunks = self._disk.engine, self._disk.chunks
-        self.metrics = Metrics(lambda: readings(self.copies, self.engine, self.chunks, self.view))
+        self.metrics = Metrics(
+            lambda: readings(self.copies, self.engine, self.chunks, self.view, self.repair.tally)
+        )
         self.committer = Committer(
             self.engine,
             self._disk.run,
@@ -181,6 +191,9 @@ class Node(Service):
         self.identity.load()
         self.table = BucketTable(self.engine, self.committer)
         self.table.load()
+        copies_of = partial(self.table.copies_of, default=self.config.replication.n)
+        self.trees = Trees(self.config.cluster.partitions, copies_of)
+        self.copies.moved = self.trees.apply
         swept = self.copies.sweep()
         if swept:
             log.info("Swept {n} leftovers of unfinished writes", n=swept)
@@ -226,6 +239,15 @@ class Node(Service):
             timeout=max(settings.probe_deadline, PEER_TIMEOUT_S),
         )
         self.local = LocalReplica(config.node.name, self.copies, self.chunks, self.table, self.view)
+        keeper = TreeKeeper(self.copies, self.trees, self.table, self._wall_clock)
+        self.local.handlers.update(keeper.handlers())
+        self.local.exchanged = keeper.exchanged
+        self.repair = AntiEntropy(
+            around=Surroundings(self.view, keeper),
+            interval=config.repair.interval,
+            seconds=self._reactor.seconds,
+            rng=random.Random(self._rng.randbytes(16)),
+        )
 
     def _build_coordinator(self) -> None:
         config = self.config
@@ -273,6 +295,7 @@ class Node(Service):
             door=self.door,
             metrics=self.metrics,
             why_not_ready=lambda: why_not_ready(self.view, self.defaults),
+            repair=self.repair.partitions,
         )
         peer = PeerFace(
             self.local, self.signer, self._wall_clock, self._hello, self.view.answer_exchange
@@ -298,7 +321,17 @@ class Node(Service):
         self._runner = Runner(self._reactor)
         self._runner.add(Task("handoff", handoff.step, idle_s=1.0))
         self._runner.add(Task("reaper", reaper.step, idle_s=2.0, busy_s=0.01))
-        self.view.watch(lambda name, now: self._runner.wake("handoff"))
+        census = Census(trees=self.trees, copies=self.copies, buckets=self.table)
+        look_s = min(LOOK_S, self.config.repair.interval / 4)
+        self._runner.add(Task("census", census.step, idle_s=look_s, busy_s=0.005))
+        self._runner.add(Task("antientropy", self.repair.step, idle_s=look_s, busy_s=0.01))
+        self.view.watch(self._member_changed)
+
+    def _member_changed(self, name: str, liveness: Liveness) -> None:
+        self._runner.wake("handoff")
+        if liveness == "alive":
+            self.repair.appeared(name)
+            self._runner.wake("antientropy")
 
     # What the parts ask of the whole.
 

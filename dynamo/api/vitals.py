@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from dynamo.api.metrics import Reading
+from dynamo.background.divergence import Tally
 from dynamo.cluster.membership import Membership
 from dynamo.coordinator.terms import Defaults
 from dynamo.core.quorum import majority
@@ -38,7 +39,9 @@ def why_not_ready(view: Membership, defaults: Defaults) -> str:
     )
 
 
-def readings(copies: Copies, engine: Engine, chunks: Chunks, view: Membership) -> Iterable[Reading]:
+def readings(
+    copies: Copies, engine: Engine, chunks: Chunks, view: Membership, repair: Tally
+) -> Iterable[Reading]:
     """What is read when somebody looks."""
     objects, size = copies.totals()
     liveness = Counter({(word,): 0 for word in WORDS})
@@ -57,5 +60,9 @@ def readings(copies: Copies, engine: Engine, chunks: Chunks, view: Membership) -
     yield Reading("gossip_bytes", moved, ("direction",), counter=True)
     dropped = {(reason,): n for reason, n in gossip.dropped.items()}
     yield Reading("gossip_dropped", dropped, ("reason",), counter=True)
+    yield Reading("antientropy_exchanges", {(): repair.compared}, counter=True)
+    yield Reading("antientropy_keys_listed", {(): repair.listed}, counter=True)
+    yield Reading("antientropy_keys_read", {(): repair.read}, counter=True)
+    yield Reading("antientropy_keys_repaired", {(): repair.repaired}, counter=True)
     events = {(name,): n for name, n in view.counts.items()}
     yield Reading("gossip_events", events, ("event",), counter=True)

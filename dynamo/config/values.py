@@ -161,6 +161,12 @@ class Gossip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return attrs.evolve(base, **given)
 
 
+class Repair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How often owners compare what they hold: seconds from one round to the next."""
+
+    interval: float = 600.0
+
+
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Bounds: bytes of one object, seconds a request may take, seconds to finish at a stop."""
 
@@ -185,5 +191,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     cluster: Cluster = Cluster()
     replication: Replication = Replication()
     gossip: Gossip = Gossip()
+    repair: Repair = Repair()
     limits: Limits = Limits()
     log: Log = Log()

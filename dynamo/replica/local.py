@@ -29,7 +29,10 @@ SCAN_BYTES = 2 * 1024 * 1024
 
 
 class LocalReplica:
-    """What this node holds, behind the same port as every other node's."""
+    """What this node holds, behind the same port as every other node's.
+
+    `exchanged(incarnation, key)`: when the key's partition was last compared with another owner.
+    """
 
     def __init__(
         self, name: str, copies: Copies, chunks: Chunks, buckets: BucketTable, view: ClusterView
@@ -39,6 +42,7 @@ class LocalReplica:
         self._chunks = chunks
         self._buckets = buckets
         self._view = view
+        self.exchanged: Callable[[bytes, bytes], float | None] = lambda incarnation, key: None
         self.handlers: dict[type[Op], Handler] = {
             messages.Read: self._read,
             messages.Merge: self._merge,
@@ -128,7 +132,8 @@ class LocalReplica:
 
     def _inspect(self, op: messages.Inspect) -> Deferred[Reply]:
         owned, held, targets = self._copies.apart(op.incarnation, op.key)
-        return succeed(messages.InspectReply(owned.strip(), held.strip(), targets))
+        exchanged = self.exchanged(op.incarnation, op.key)
+        return succeed(messages.InspectReply(owned.strip(), held.strip(), targets, exchanged))
 
 
 def _all(calls: Sequence[Deferred[Reply]]) -> Deferred[list[Reply]]:

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from dynamo.core.record import EMPTY, Context, Draft, Record
 from dynamo.errors import DynamoError, MissingChunks
 from dynamo.log import make_logger
-from dynamo.storage import hints, ledger, rows
+from dynamo.storage import hints, ledger, places, rows
 from dynamo.storage.chunks import Chunks
 from dynamo.storage.committer import Committer
 from dynamo.storage.engine import Engine, Transaction, View
@@ -40,7 +40,8 @@ class Copies:
     """One node's share of the data.
 
     `alone` runs a blocking call on the committer's thread, between two commits. `observe` is
-    told every stamp that comes in from outside (for the hybrid clock).
+    told every stamp that comes in from outside (for the hybrid clock), `moved` how the fingerprints
+    of owned keys changed, in the order of the commits (for the trees).
     """
 
     engine: Engine
@@ -49,6 +50,7 @@ class Copies:
     alone: Callable[[Callable[[], Any]], Deferred[Any]]
     observe: Callable[[int], None]
     hints: HintBook
+    moved: Callable[[Sequence[places.Change]], None] = lambda changes: None
 
     def read(self, incarnation: bytes, key: bytes) -> Record:
         """What this node knows of a key; `EMPTY` if nothing. Raises `Corrupt`."""
@@ -215,6 +217,7 @@ class Copies:
                 ledger.count(txn, old, EMPTY)
                 effects.unused += ledger.refer(txn, old, EMPTY)
                 txn.delete(RECORDS, rows.row(incarnation, key))
+                places.remove(txn, effects, incarnation, key)
             return len(found)
 
         return self._submit(job, frees_space=True)
@@ -272,10 +275,12 @@ class Copies:
 
         if frees_space:
             job.frees_space = True  # type: ignore[attr-defined]
-        return self.committer.submit(job).addCallback(self._committed)
+        return self.committer.submit(job, self._committed)
 
     def _committed(self, outcome: tuple[T, Effects]) -> T:
         result, effects = outcome
+        if effects.moved:
+            self.moved(effects.moved)
         if effects.hinted:
             self.hints.apply(effects)
         if effects.unused:
@@ -293,6 +298,7 @@ def _own(
 ) -> None:
     """Replaces the owned record and everything kept in step with it."""
     hints.keep(txn, effects, RECORDS, incarnation, key, old, new)
+    places.keep(txn, effects, incarnation, key, old, new)
     ledger.count(txn, old, new)
 
 

@@ -28,11 +28,13 @@ TARGET_PREFIX = b"target:"
 class Effects:
     """What a job did besides writing rows; taken note of in the reactor after the commit.
 
-    `unused`: chunks nothing refers to any more. `hinted`: changes of the hint counts.
+    `unused`: chunks nothing refers to any more. `hinted`: changes of the hint counts. `moved`:
+    changes of owned keys, as (place, incarnation, by how much the fingerprint there changed).
     """
 
     unused: list[bytes] = attrs.field(factory=list)
     hinted: list[tuple[str, int]] = attrs.field(factory=list)
+    moved: list[tuple[bytes, bytes, int]] = attrs.field(factory=list)
 
 
 class HintBook:
