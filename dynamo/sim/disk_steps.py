@@ -82,7 +82,6 @@ class Process:
     def die(self) -> None:
         """No step is taken from now on."""
         self.dead = True
-        self._limbo.append(self._parked)
 
     def never(self) -> Deferred[Any]:
         """The answer of a dead process."""

@@ -7,6 +7,7 @@ import gc
 import random
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from dynamo.errors import Corrupt, MissingChunks, NotReady, StorageFault, Storag
 from dynamo.sim.disk import Drive, SimDisk
 from dynamo.sim.disk_chunks import WRITEBACK_S
 from dynamo.sim.disk_engine import Changes
+from dynamo.sim.disk_steps import Pace, Process
 from dynamo.storage.chunks import digest_of
 from dynamo.storage.committer import Committer
 from dynamo.storage.copies import Copies
@@ -224,6 +226,40 @@ def crashed_after_rename(seed: int) -> bool:
     return False
 
 
+def test_an_unfinished_file_may_be_left_and_is_swept() -> None:
+    """A crash amid the write of the bytes leaves no name, and a torn file or none."""
+    assert {crashed_amid_a_write(seed) for seed in range(30)} == {0, 1}
+
+
+def crashed_amid_a_write(seed: int) -> int:
+    """How many files were swept."""
+    clock = Clock()
+    drive = drive_on(clock, seed)
+    drive.open().chunks.write(digest_of(b"data"), b"data")
+    until(clock, lambda: bool(drive._shelves.temps))
+    drive.crash()
+    disk = drive.open()
+    assert drive.written().chunks == {}
+    swept = disk.chunks.sweep(lambda digest: True)
+    assert drive.counts["torn"] == swept
+    assert disk.chunks.sweep(lambda digest: True) == 0
+    return swept
+
+
+def test_each_name_in_a_directory_is_synced(clock: Clock, drive: Drive) -> None:
+    """Also when the directory was synced before, for another name in it."""
+    disk, (one, other) = drive.open(), in_one_directory(2)
+    for data in (one, other):
+        digest = store(clock, disk, data)
+        assert drive.chunks_durable[digest] == data
+
+
+def in_one_directory(count: int) -> list[bytes]:
+    """So many chunks of one directory."""
+    datas = (b"%d" % number for number in range(10_000))
+    return [data for data in datas if digest_of(data)[0] == 7][:count]
+
+
 def test_a_deleted_chunk_may_come_back_unless_it_is_long_gone() -> None:
     """A crash may undo a deletion, until the kernel has written it back."""
     assert {deleted_and_crashed(seed, 0.0) for seed in range(30)} == {True, False}
@@ -281,11 +317,43 @@ def test_a_dead_disk_does_nothing_more(clock: Clock, drive: Drive) -> None:
     assert drive.written().chunks == {digest: b"data"}
 
 
-def test_nothing_that_waits_for_a_dead_disk_is_cleaned_up(clock: Clock, drive: Drive) -> None:
+Asking = Callable[[Drive, SimDisk], Deferred[Any]]
+
+
+def answered_with_a_crash(drive: Drive, disk: SimDisk) -> Deferred[Any]:
+    """The second of two answers that are ready, of which the first one brings the crash."""
+    disk.run(lambda: None).addCallback(lambda _: drive.crash())
+    return disk.run(lambda: None)
+
+
+def asked_after_a_crash(drive: Drive, disk: SimDisk) -> Deferred[Any]:
+    drive.crash()
+    return disk.run(lambda: None)
+
+
+def asked_while_stalled(drive: Drive, disk: SimDisk) -> Deferred[Any]:
+    drive.stalled = True
+    return commit(disk, put(b"a"))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda drive, disk: commit(disk, put(b"a")),
+        lambda drive, disk: disk.chunks.read(digest_of(b"")),
+        answered_with_a_crash,
+        asked_after_a_crash,
+        asked_while_stalled,
+    ],
+)
+def test_nothing_that_waits_for_a_dead_disk_is_cleaned_up(
+    clock: Clock, drive: Drive, ask: Asking
+) -> None:
     """A coroutine of the dead node stands where it stood: its `finally` would act on the living."""
     cleaned: list[bool] = []
-    wait_for_a_commit(drive.open(), cleaned)
-    clock.advance(0.0002)
+    begin(drive, ask, cleaned)
+    clock.advance(0.0001)
+    clock.advance(0.0001)
     drive.crash()
     clock.advance(LONG_S)
     gc.collect()
@@ -295,13 +363,14 @@ def test_nothing_that_waits_for_a_dead_disk_is_cleaned_up(clock: Clock, drive: D
     assert cleaned == [True]
 
 
-def wait_for_a_commit(disk: SimDisk, cleaned: list[bool]) -> None:
+def begin(drive: Drive, ask: Asking, cleaned: list[bool]) -> None:
     async def work() -> None:
         try:
-            await commit(disk, put(b"a"))
+            await ask(drive, disk)
         finally:
             cleaned.append(True)
 
+    disk = drive.open()
     Deferred.fromCoroutine(work())
 
 
@@ -315,6 +384,11 @@ def test_a_full_disk_takes_deletes_only(clock: Clock, drive: Drive) -> None:
     digest = store(clock, disk, b"data")
     drive.full = True
     free = frees_space(lambda txn: txn.delete("records", b"a"))
+
+    # A job that is not marked is not tried, whatever it does: LMDB's engine does not, either.
+    outcomes = wait(clock, commit(disk, lambda txn: txn.delete("records", b"a")))
+    assert isinstance(outcomes[0], StorageFull)
+    assert keys(disk) == [b"a"]
 
     outcomes = wait(clock, commit(disk, put(b"b"), free))
 
@@ -354,6 +428,21 @@ def test_a_stalled_disk_ends_nothing_until_it_goes_on(clock: Clock, drive: Drive
         clock.advance(0.01)
     assert sorted(order, key=str) == [0, 1, 2, 3, 4, "chunk"]
     assert [number for number in order if number != "chunk"] == [0, 1, 2, 3, 4]
+
+
+def test_what_fell_due_in_a_stall_keeps_its_order(clock: Clock) -> None:
+    """First what was due first; what falls due while the rest is taken up, after it."""
+    pace = Pace(clock, random.Random(0), (0.0, 0.0), stalled=True)
+    process, taken = Process(pace, []), []
+    for number in (3, 1, 2):
+        process.later(number, partial(taken.append, number))
+    clock.pump([1.0] * 4)
+    assert taken == []
+    pace.stalled = False
+    process.resume()
+    process.later(0, partial(taken.append, 4))
+    clock.advance(0)
+    assert taken == [1, 2, 3, 4]
 
 
 def test_a_slow_disk_takes_that_much_longer(clock: Clock) -> None:
@@ -411,6 +500,8 @@ def test_a_directory_is_wiped_copied_and_put_back(clock: Clock, drive: Drive) ->
             misuse()
     drive.kill()
     snapshot = drive.snapshot()
+    wait(clock, commit(drive.open(), put(b"c")))
+    drive.kill()
     for _ in range(2):
         drive.wipe()
         disk = drive.open()
@@ -446,6 +537,9 @@ def test_the_checker_is_told_of_every_change(clock: Clock, drive: Drive) -> None
 # The whole.
 
 
+CHUNKS = [*in_one_directory(12), *(b"%d" % number for number in range(12))]
+
+
 class Story:
     """A node that commits numbers in order and stores chunks, on a drive that ends it again and
     again. Commit n writes n to two tables and moves a counter."""
@@ -474,7 +568,7 @@ class Story:
         done.addCallback(lambda _: self.acked.append(number))
 
     def chunk(self) -> None:
-        data = b"%d" % self.rng.randrange(40) * 10
+        data = self.rng.choice(CHUNKS)
         digest = digest_of(data)
         self.chunks_asked[digest] += 1
 
