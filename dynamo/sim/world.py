@@ -1,0 +1,172 @@
+"""A cluster: machines, their disks and clocks, and the nodes that run on them.
+
+    world = World(seed=7, size=5)
+    for name in world.names: world.start(name)
+    world.schedule.run_until(...)
+
+A node ends in one of three ways: `stop` asks it to, as SIGTERM does; `kill` ends the process, and
+its machine answers for it (refused connections, written pages kept); `cut_power` ends the machine:
+nobody answers, and what was not synced may be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from dynamo.config import Config, build
+from dynamo.node import Node
+from dynamo.sim.clocks import WallClock
+from dynamo.sim.disk import Drive
+from dynamo.sim.network import Machine, Network
+from dynamo.sim.pipes import FIN
+from dynamo.sim.reactor import Reactor
+from dynamo.sim.schedule import Schedule
+from dynamo.sim.tell import CLUSTER
+from dynamo.sim.trace import Trace
+
+API_PORT, CLUSTER_PORT = 8001, 7001
+
+
+@attrs.define(eq=False)
+class Host:
+    """A machine for a node. `node` is the one running, None if none is; `starts` counts them."""
+
+    name: str
+    machine: Machine
+    drive: Drive
+    wall: WallClock
+    config: Config
+    node: Node | None = None
+    reactor: Reactor | None = None
+    starts: int = 0
+
+
+class World:
+    """Everything one seed decides. `settings` go into each node's configuration, by section."""
+
+    def __init__(
+        self,
+        seed: int | str,
+        size: int,
+        *,
+        settings: dict[str, dict[str, Any]] | None = None,
+        write: Callable[[str], object] | None = None,
+        traced: bool = False,
+    ) -> None:
+        self.seed = seed
+        self.schedule = Schedule()
+        self.trace = Trace(self.schedule.seconds, write, on=traced)
+        self.network = Network(self.schedule, Random(f"{seed}:network"), self.trace)
+        self.hosts: dict[str, Host] = {}
+        self._settings = settings or {}
+        self.names = [f"n{number}" for number in range(1, size + 1)]
+        for number, name in enumerate(self.names, 1):
+            self.hosts[name] = self._host(name, number)
+
+    # Machines.
+
+    def _host(self, name: str, number: int) -> Host:
+        ip = f"10.0.{number // 250}.{number % 250 + 1}"
+        drive = Drive(self.schedule, Random(f"{self.seed}:disk:{name}"))
+        wall = WallClock(self.schedule, Random(f"{self.seed}:clock:{name}").uniform(-0.05, 0.05))
+        config = self._config(name, ip)
+        return Host(name, self.network.machine(name, ip), drive, wall, config)
+
+    def _config(self, name: str, ip: str) -> Config:
+        sections = {section: dict(given) for section, given in self._settings.items()}
+        sections.setdefault("cluster", {}).update(
+            name=CLUSTER, seeds=[f"10.0.0.2:{CLUSTER_PORT}", f"10.0.0.3:{CLUSTER_PORT}"]
+        )
+        sections.setdefault("node", {}).update(name=name, data_dir="/disk")
+        sections["listen"] = {"api": f"{ip}:{API_PORT}", "cluster": f"{ip}:{CLUSTER_PORT}"}
+        return build(sections)
+
+    def client_machine(self, name: str, number: int) -> Machine:
+        """A machine for clients."""
+        return self.network.machine(name, f"10.1.0.{number}")
+
+    # Nodes.
+
+    def start(self, name: str) -> bool:
+        """Starts a node on a machine with power; whether it came up."""
+        host = self.hosts[name]
+        assert host.node is None, f"{name} is running"
+        host.machine.up = True
+        host.starts += 1
+        host.reactor = Reactor(host.machine)
+        rng = Random(f"{self.seed}:node:{name}:{host.starts}")
+        node = Node(host.config, host.reactor, rng, host.wall, host.drive.open)
+        self.trace.add(name, f"starts ({host.starts})")
+        host.node = node
+        try:
+            node.startService()
+        except SystemExit as error:
+            self.trace.add(name, f"does not start: {error}")
+            self._end(host)
+            return False
+        return True
+
+    def stop(self, name: str) -> Deferred[None]:
+        """Asks a node to stop; fires when it has."""
+        host = self.hosts[name]
+        node = host.node
+        assert node is not None, f"{name} is not running"
+        self.trace.add(name, "is asked to stop")
+
+        def stopped(result: object) -> object:
+            if host.node is node:
+                self._end(host)
+            return result
+
+        return node.stopService().addBoth(stopped)
+
+    def kill(self, name: str) -> None:
+        """kill -9: the process is gone, its machine is not."""
+        self.trace.add(name, "is killed")
+        host = self.hosts[name]
+        host.drive.kill()
+        self._end(host)
+
+    def cut_power(self, name: str) -> None:
+        """The machine is off."""
+        self.trace.add(name, "loses power")
+        host = self.hosts[name]
+        host.machine.up = False
+        host.drive.crash()
+        self._end(host)
+
+    def _end(self, host: Host) -> None:
+        """The kernel, if there is one, closes what the process had open."""
+        machine = host.machine
+        assert host.reactor is not None
+        host.reactor.end()
+        host.node = host.reactor = None
+        for end in list(machine.ends):
+            if machine.up and end.out is not None:
+                end.out.send(FIN)
+            elif end.out is not None:
+                end.out.drop()
+            end.vanish()
+        machine.udp.clear()
+        machine.tcp.clear()
+        machine.paused = False
+        machine.burden = 0.0
+
+    def running(self) -> list[str]:
+        """The names of the nodes that run."""
+        return [name for name, host in self.hosts.items() if host.node is not None]
+
+    def node(self, name: str) -> Node:
+        """A running node."""
+        node = self.hosts[name].node
+        assert node is not None, f"{name} is not running"
+        return node
+
+    def run_for(self, seconds: float) -> None:
+        """Lets time pass."""
+        self.schedule.run_until(self.schedule.now + seconds)
