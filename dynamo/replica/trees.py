@@ -9,7 +9,6 @@ import attrs
 from dynamo.core.exchanges import Exchanges
 from dynamo.core.ring import position
 from dynamo.errors import BadRequest
-from dynamo.storage import places
 from dynamo.storage.copies import Copies
 from dynamo.storage.facts import BucketTable
 from dynamo.storage.places import Placed
@@ -54,7 +53,9 @@ class TreeKeeper:
         Keys of deleted buckets and of those that want another number of copies are left out.
         """
         found: dict[bytes, Placed] = {}
-        rows = places.of(self.copies.engine.view(), self.trees.shape, partition, leaves, after)
+        rows = self.copies.places.of(
+            self.copies.engine.view(), self.trees.shape, partition, leaves, after
+        )
         for seen, (place, placed) in enumerate(rows, start=1):
             if self._counts(placed.incarnation, copies):
                 found[place] = placed
@@ -94,7 +95,7 @@ class TreeKeeper:
         self._check(op.partition)
         leaves = sorted({leaf for leaf in op.leaves if 0 <= leaf < self.trees.shape.leaves})
         found, last = self.listing(op.copies, op.partition, leaves, op.after)
-        keys = tuple((p.incarnation, p.key, p.fingerprint) for p in found.values())
+        keys = tuple((p.incarnation, p.key, p.fingerprint or 0) for p in found.values())
         return messages.TreeKeysReply(keys, last)
 
     def _check(self, partition: int) -> None:
