@@ -30,6 +30,7 @@ from dynamo.background.divergence import Surroundings
 from dynamo.background.handoff import Handoff
 from dynamo.background.reaper import Reaper
 from dynamo.background.runner import Runner, Task
+from dynamo.background.tombstones import TombstoneReaper
 from dynamo.cluster.membership import Membership
 from dynamo.cluster.rollback import Rollback
 from dynamo.config import Address, Config
@@ -43,12 +44,14 @@ from dynamo.coordinator.repair import Repairer
 from dynamo.coordinator.terms import Defaults
 from dynamo.coordinator.writes import Writer
 from dynamo.core.clock import HybridClock
+from dynamo.core.grace import Grace
 from dynamo.core.members import IDENTITY_MAX, Member, Role
 from dynamo.core.sightings import Origin, Sightings
 from dynamo.core.swim import Swim
 from dynamo.errors import DynamoError
 from dynamo.log import make_logger
 from dynamo.ports import Liveness
+from dynamo.replica.graves import GraveKeeper
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.pool import peer_client
 from dynamo.replica.remote import RemoteReplica
@@ -71,6 +74,8 @@ BACKLOG = 1024
 """Connections that may wait to be accepted; one without room is tried again a second later."""
 LOOK_S = 1.0
 """Seconds between two looks whether anything is to be compared."""
+REAP_S = 2.0
+"""Seconds between two tries to reap tombstones."""
 NEW_HANDS = (1 << 16, 1 << 31)
 """Of these a node draws its hand when it does not know which it has used; counted up otherwise."""
 BODY_SLACK = 1024 * 1024
@@ -110,6 +115,8 @@ class Node(Service):
         self._open_disk = open_disk or partial(LocalDisk, config.node.data_dir, reactor)
         self._boot = rng.randbytes(8).hex()
         self._sightings = Sightings()
+        self._grace = Grace()
+        self._messages = 0
         self._ports: list[Any] = []
 
     def startService(self) -> None:
@@ -175,7 +182,9 @@ class Node(Service):
         self._disk = self._open_disk()
         self.engine, self.chunks = self._disk.engine, self._disk.chunks
         self.metrics = Metrics(
-            lambda: readings(self.copies, self.engine, self.chunks, self.view, self.repair.tally)
+            lambda: readings(
+                self.copies, self.engine, self.chunks, self.view, self.repair.tally, self.graves
+            )
         )
         self.committer = Committer(
             self.engine,
@@ -196,11 +205,12 @@ class Node(Service):
         )
         self.identity = Identity(self.engine, self.committer)
         self.identity.load()
+        self._loaded_incarnation = self.identity.incarnation
         self.table = BucketTable(self.engine, self.committer)
         self.table.load()
         copies_of = partial(self.table.copies_of, default=self.config.replication.n)
         self.trees = Trees(self.config.cluster.partitions, copies_of)
-        self.copies.moved = self.trees.apply
+        self.copies.moved, self.copies.gone = self.trees.apply, self.table.gone
         swept = self.copies.sweep()
         if swept:
             log.info("Swept {n} leftovers of unfinished writes", n=swept)
@@ -251,8 +261,12 @@ class Node(Service):
         keeper = TreeKeeper(self.copies, self.trees, self.table, self._wall_clock)
         self.local.handlers.update(keeper.handlers())
         self.local.exchanged = keeper.exchanged
+        self.graves = GraveKeeper(
+            self.copies, self.view, self._actor, self._wall_ms, self._fence, self._grace
+        )
+        self.local.handlers.update(self.graves.handlers())
         self.repair = AntiEntropy(
-            around=Surroundings(self.view, keeper),
+            around=Surroundings(self.view, keeper, self._grace),
             interval=config.repair.interval,
             seconds=self._reactor.seconds,
             rng=random.Random(self._rng.randbytes(16)),
@@ -271,7 +285,8 @@ class Node(Service):
             "counted": self.metrics.operation,
         }
         timing: dict[str, Any] = {"hybrid": self.hybrid, "wall_ms": self._wall_ms}
-        writer = Writer(copies=self.copies, actor=self._actor, **asking, **timing)
+        holding: dict[str, Any] = {"grace": self._grace, **asking}
+        writer = Writer(copies=self.copies, actor=self._actor, **holding, **timing)
         buckets = Buckets(
             view=self.view, table=self.table, clock=self._reactor, defaults=defaults, **timing
         )
@@ -283,7 +298,7 @@ class Node(Service):
             buckets=buckets,
             writer=writer,
             reader=Reader(local_read=self.copies.read, **asking),
-            repairer=Repairer(**asking),
+            repairer=Repairer(**holding),
             bodies=Bodies(
                 view=self.view,
                 clock=self._reactor,
@@ -314,6 +329,7 @@ class Node(Service):
             self.view.answer_exchange,
             self._origin,
             self._heard,
+            self.graves.fences,
         )
         self._api_site = site(
             DocumentedFace(self.door, self._status).app,
@@ -331,7 +347,13 @@ class Node(Service):
         )
 
     def _start_background(self) -> None:
-        handoff = Handoff(view=self.view, copies=self.copies, buckets=self.table, actor=self._actor)
+        handoff = Handoff(
+            view=self.view,
+            copies=self.copies,
+            buckets=self.table,
+            actor=self._actor,
+            grace=self._grace,
+        )
         reaper = Reaper(copies=self.copies, buckets=self.table)
         self._runner = Runner(self._reactor)
         self._runner.add(Task("handoff", handoff.step, idle_s=1.0))
@@ -340,6 +362,15 @@ class Node(Service):
         look_s = min(LOOK_S, self.config.repair.interval / 4)
         self._runner.add(Task("census", census.step, idle_s=look_s, busy_s=0.005))
         self._runner.add(Task("antientropy", self.repair.step, idle_s=look_s, busy_s=0.01))
+        self.tombstones = TombstoneReaper(
+            view=self.view,
+            copies=self.copies,
+            buckets=self.table,
+            copies_of=self.trees.copies_of,
+            clock=self._reactor,
+            rng=random.Random(self._rng.randbytes(16)),
+        )
+        self._runner.add(Task("tombstones", self.tombstones.step, idle_s=REAP_S, busy_s=0.01))
         self.view.watch(self._member_changed)
 
     def _member_changed(self, name: str, liveness: Liveness) -> None:
@@ -382,7 +413,14 @@ class Node(Service):
 
     def _origin(self) -> Origin:
         name = self.config.node.name
-        return Origin(name, self._directory, self._boot, self.engine.number())
+        self._messages += 1
+        incarnation, commit = self.identity.incarnation, self.engine.number()
+        return Origin(name, self._directory, self._boot, commit, incarnation, self._messages)
+
+    def _fence(self) -> Origin | None:
+        """None until this start has claimed an incarnation of its own."""
+        own = self.identity.incarnation > self._loaded_incarnation
+        return self._origin() if own else None
 
     def _heard(self, origin: Origin) -> None:
         if origin.name in self.view.peers.by_name:

@@ -16,8 +16,9 @@ from dynamo.api.body import read_all
 from dynamo.api.errors import Answer, json_answer
 from dynamo.api.request import Request
 from dynamo.api.site import Face
+from dynamo.core.fences import Fences
 from dynamo.core.sightings import Origin
-from dynamo.errors import Corrupt, DynamoError, MissingChunks, PeerBroke, StorageFull
+from dynamo.errors import Corrupt, DynamoError, MissingChunks, NotReady, PeerBroke, StorageFull
 from dynamo.replica.local import LocalReplica
 from dynamo.wire import messages
 from dynamo.wire.datagrams import STATE_BYTES_MAX, BadDatagram
@@ -26,12 +27,15 @@ from dynamo.wire.signing import HEADER, TIME, Signer
 
 BATCH_BYTES_MAX = 16 * 1024 * 1024
 CHUNK_BYTES_MAX = 4 * 1024 * 1024
+CARRIERS = (messages.Merge, messages.Coordinate)
+"""What may bring back what was deleted, if it comes long after its time."""
 BYTES = [(b"Content-Type", b"application/octet-stream")]
 
 
 class PeerFace:
     """See the module. `exchange(state)` takes a peer's view of the members and gives ours;
-    `origin()` says how far this node's disk is, `heard` takes what a peer says of its own."""
+    `origin()` says how far this node's disk is, `heard` takes what a peer says of its own. What
+    `fences` holds off may read here, and changes nothing."""
 
     app = Face()
 
@@ -44,7 +48,9 @@ class PeerFace:
         exchange: Callable[[bytes], bytes],
         origin: Callable[[], Origin | None] = lambda: None,
         heard: Callable[[Origin], None] = lambda origin: None,
+        fences: Fences | None = None,
     ) -> None:
+        self._fences = fences or Fences()
         self._local = local
         self._signer = signer
         self._wall_clock = wall_clock
@@ -64,6 +70,9 @@ class PeerFace:
             return json_answer({"error": error.code, "detail": error.detail}, 400)
         if origin is not None:
             self._heard(origin)
+        if any(isinstance(op, CARRIERS) for op in ops) and not self._fences.passes(origin):
+            late = messages.fault(NotReady("This was given up by its sender long ago."))
+            return Answer(200, BYTES, messages.encode([late] * len(ops), self._origin()))
         replies = await self._local.answer(ops)
         return Answer(200, BYTES, messages.encode(replies, self._origin()))
 

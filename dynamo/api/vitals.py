@@ -10,6 +10,8 @@ from dynamo.background.divergence import Tally
 from dynamo.cluster.membership import Membership
 from dynamo.coordinator.terms import Defaults
 from dynamo.core.quorum import majority
+from dynamo.replica.graves import GraveKeeper
+from dynamo.storage import graves
 from dynamo.storage.chunks import Chunks
 from dynamo.storage.copies import Copies
 from dynamo.storage.engine import Engine
@@ -40,7 +42,12 @@ def why_not_ready(view: Membership, defaults: Defaults) -> str:
 
 
 def readings(
-    copies: Copies, engine: Engine, chunks: Chunks, view: Membership, repair: Tally
+    copies: Copies,
+    engine: Engine,
+    chunks: Chunks,
+    view: Membership,
+    repair: Tally,
+    keeper: GraveKeeper,
 ) -> Iterable[Reading]:
     """What is read when somebody looks."""
     objects, size = copies.totals()
@@ -64,5 +71,8 @@ def readings(
     yield Reading("antientropy_keys_listed", {(): repair.listed}, counter=True)
     yield Reading("antientropy_keys_read", {(): repair.read}, counter=True)
     yield Reading("antientropy_keys_repaired", {(): repair.repaired}, counter=True)
+    yield Reading("tombstones", {(): graves.count(engine.view())})
+    yield Reading("tombstones_reaped", {(): keeper.reaped}, counter=True)
+    yield Reading("late_requests_refused", {(): keeper.fences.refused}, counter=True)
     events = {(name,): n for name, n in view.counts.items()}
     yield Reading("gossip_events", events, ("event",), counter=True)

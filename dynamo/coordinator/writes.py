@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from dynamo.coordinator.preferences import Preferences
 from dynamo.core.clock import HybridClock
+from dynamo.core.grace import Grace
 from dynamo.core.preference import Preference, Target
 from dynamo.core.quorum import WriteTally
 from dynamo.core.record import Record, Version
@@ -58,12 +59,20 @@ class Writer:
     wall_ms: Callable[[], int]
     actor: Callable[[], str]
     counted: Callable[[str, str], None]
+    grace: Grace = attrs.field(factory=Grace)
 
     async def write(self, op: Coordinate) -> CoordinateReply:
         """Gets a write done, here or through one of its targets.
 
         Raises `QuorumNotMet`, or `StorageFull` when that is what keeps it from W.
         """
+        since = self.grace.enter()
+        try:
+            return await self._write(op)
+        finally:
+            self.grace.leave(since)
+
+    async def _write(self, op: Coordinate) -> CoordinateReply:
         preference = self.preferences.of(op.incarnation, op.key, op.n, op.strict)
         refusal: DynamoError | None = None
         if preference.target(self.view.name) is not None:
@@ -98,19 +107,23 @@ class Writer:
             missed.append(me.stand_in_for)
         elif not owner:
             missed.append(preference.owners[0])
-        record = await self.copies.coordinate(
-            op.incarnation,
-            op.key,
-            op.draft,
-            actor=self.actor(),
-            stamp=self.hybrid.tick(self.wall_ms()),
-            context=op.context,
-            latest=op.latest,
-            owner=owner,
-            missed_by=missed,
-        )
-        spread = Spread(self, op, record, preference)
-        spread.begin()
+        since = self.grace.enter()
+        try:
+            record = await self.copies.coordinate(
+                op.incarnation,
+                op.key,
+                op.draft,
+                actor=self.actor(),
+                stamp=self.hybrid.tick(self.wall_ms()),
+                context=op.context,
+                latest=op.latest,
+                owner=owner,
+                missed_by=missed,
+            )
+            spread = Spread(self, op, record, preference, since)
+            spread.begin()
+        finally:
+            self.grace.leave(since)
         await spread.answered
         made = _made(op, record)
         return CoordinateReply(
@@ -123,11 +136,13 @@ class Writer:
 
 
 class Spread:
-    """One record on its way to the other targets. `answered` fires at W, or fails for good."""
+    """One record on its way to the other targets. `answered` fires at W, or fails for good. It is
+    part of what began at `since` until the last one it was sent to has answered or failed."""
 
     def __init__(
-        self, writer: Writer, op: Coordinate, record: Record, preference: Preference
+        self, writer: Writer, op: Coordinate, record: Record, preference: Preference, since: int
     ) -> None:
+        self._since = since
         self._writer = writer
         self._op = op
         self._record = record
@@ -155,9 +170,11 @@ class Spread:
     def _send(self, target: Target) -> None:
         op, writer = self._op, self._writer
         merge = messages.Merge(op.incarnation, op.key, self._record, op.latest, target.stand_in_for)
+        writer.grace.enter(self._since)
         sent = writer.view.replica(target.name).call(merge)
         sent.addCallbacks(self._acked, self._failed, callbackArgs=(target,), errbackArgs=(target,))
         sent.addErrback(lambda f: log.failure("Spreading a write failed", failure=f))
+        sent.addBoth(lambda _: writer.grace.leave(self._since))
 
     def _acked(self, reply: Reply, target: Target) -> None:
         assert isinstance(reply, messages.MergeReply)

@@ -9,16 +9,16 @@ Records live in table `records` at `dynamo.storage.rows.row(incarnation, key)`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
 
 from dynamo.core.record import EMPTY, Context, Draft, Record
-from dynamo.errors import DynamoError, MissingChunks
+from dynamo.errors import DynamoError, MissingChunks, NoSuchBucket
 from dynamo.log import make_logger
-from dynamo.storage import hints, ledger, places, rows
+from dynamo.storage import graves, hints, ledger, places, rows
 from dynamo.storage.chunks import Chunks
 from dynamo.storage.committer import Committer
 from dynamo.storage.engine import Engine, Transaction, View
@@ -43,7 +43,9 @@ class Copies:
 
     `alone` runs a blocking call on the committer's thread, between two commits. `observe` is
     told every stamp that comes in from outside (for the hybrid clock), `moved` how the fingerprints
-    of owned keys changed, in the order of the commits (for the trees). From here on every
+    of owned keys changed, in the order of the commits (for the trees), `touched` of which key
+    something is about to be stored or noted. `gone`: the names of deleted buckets, by
+    incarnation; nothing is stored for them any more. From here on every
     commit ends with a job of `places`.
     """
 
@@ -55,6 +57,8 @@ class Copies:
     hints: HintBook
     places: PlaceBook
     moved: Callable[[Sequence[Change]], None] = lambda changes: None
+    touched: Callable[[bytes, bytes], None] = lambda incarnation, key: None
+    gone: Mapping[bytes, str] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self.committer.last_job = self.places.close_commit
@@ -101,20 +105,25 @@ class Copies:
         is no `owner` of the key keeps the copy apart, for those. Either way the write goes on from
         all that is held here: a node can own a key for one write and stand in for the next.
         """
+        self.touched(incarnation, key)
 
         def job(txn: Transaction, effects: Effects) -> Record:
+            if incarnation in self.gone:
+                raise NoSuchBucket(self.gone[incarnation])
             old, other = _owned(txn, incarnation, key), hints.held(txn, incarnation, key)
             if not owner:
                 old, other = other, old
             known = old.merge(other, latest=latest) if other.known() else old
+            counter, last = ledger.floor(txn, actor)
             new = known.put(
                 draft,
                 actor=ledger.signs_as(txn, actor),
-                stamp=max([stamp, *(v.stamp + 1 for v in known.versions)]),
+                stamp=max([stamp, last + 1, *(v.stamp + 1 for v in known.versions)]),
                 context=context,
                 latest=latest,
+                floor=counter,
             )
-            if new is not old:
+            if new != old:
                 self._require_chunks(old, new)
                 if owner:
                     _own(txn, effects, incarnation, key, old, new)
@@ -124,14 +133,14 @@ class Copies:
                 hints.note(txn, effects, target, incarnation, key)
             return new
 
-        return self._submit(job, frees_space=draft is None)
+        return self.submit(job, frees_space=draft is None)
 
     def merge(
         self, incarnation: bytes, key: bytes, record: Record, *, latest: bool = False
     ) -> Deferred[Record]:
         """Merges a record from elsewhere into the owned copy; fires once it is on disk."""
-        self._observe(record)
-        return self._submit(
+        self._take(incarnation, key, record)
+        return self.submit(
             lambda txn, effects: self._merge(txn, effects, incarnation, key, record, latest),
             frees_space=not record.versions,
         )
@@ -142,8 +151,8 @@ class Copies:
         Fails as a whole where a single `merge` would fail for a reason that is not its own, such
         as a full disk.
         """
-        for _, _, record, _ in many:
-            self._observe(record)
+        for incarnation, key, record, _ in many:
+            self._take(incarnation, key, record)
 
         def job(txn: Transaction, effects: Effects) -> list[Record | DynamoError]:
             outcomes: list[Record | DynamoError] = []
@@ -154,15 +163,17 @@ class Copies:
                     outcomes.append(error)
             return outcomes
 
-        return self._submit(job, frees_space=False)
+        return self.submit(job, frees_space=False)
 
     def hold_for(
         self, target: str, incarnation: bytes, key: bytes, record: Record, *, latest: bool = False
     ) -> Deferred[Record]:
         """Keeps a record for the absent owner `target`; fires once it is on disk."""
-        self._observe(record)
+        self._take(incarnation, key, record)
 
         def job(txn: Transaction, effects: Effects) -> Record:
+            if incarnation in self.gone:
+                return EMPTY
             old = hints.held(txn, incarnation, key)
             new = old.merge(record, latest=latest)
             if new != old:
@@ -171,18 +182,19 @@ class Copies:
             hints.note(txn, effects, target, incarnation, key)
             return new
 
-        return self._submit(job, frees_space=False)
+        return self.submit(job, frees_space=False)
 
     def note_missed(self, target: str, incarnation: bytes, key: bytes) -> Deferred[None]:
         """Notes that the owner `target` lacks what this node holds of a key."""
-        return self._submit(
+        self.touched(incarnation, key)
+        return self.submit(
             lambda txn, effects: hints.note(txn, effects, target, incarnation, key),
             frees_space=False,
         )
 
     def drop_hints(self, target: str, actor: str, delivered: Sequence[Hint]) -> Deferred[None]:
         """Forgets hints that `target` has acknowledged, unless there is news since."""
-        return self._submit(
+        return self.submit(
             lambda txn, effects: hints.drop(txn, effects, target, actor, delivered),
             frees_space=True,
         )
@@ -220,14 +232,10 @@ class Copies:
                 if len(found) >= limit:
                     break
             for key, data in found:
-                old = RECORD.decode(data)
-                ledger.count(txn, old, EMPTY)
-                effects.unused += ledger.refer(txn, old, EMPTY)
-                txn.delete(RECORDS, rows.row(incarnation, key))
-                places.move(effects, incarnation, key, old, None)
+                disown(txn, effects, incarnation, key, RECORD.decode(data))
             return len(found)
 
-        return self._submit(job, frees_space=True)
+        return self.submit(job, frees_space=True)
 
     def discard(self, digests: Sequence[bytes]) -> Deferred[None]:
         """Frees those of the chunks that no committed record on this node refers to."""
@@ -262,6 +270,8 @@ class Copies:
         record: Record,
         latest: bool,
     ) -> Record:
+        if incarnation in self.gone:
+            return EMPTY
         old = _owned(txn, incarnation, key)
         new = old.merge(record, latest=latest)
         if new is not old and new != old:
@@ -269,13 +279,17 @@ class Copies:
             _own(txn, effects, incarnation, key, old, new)
         return new
 
-    def _observe(self, record: Record) -> None:
+    def _take(self, incarnation: bytes, key: bytes, record: Record) -> None:
+        """A record has come in."""
+        self.touched(incarnation, key)
         for version in record.versions:
             self.observe(version.stamp)
 
-    def _submit(
+    def submit(
         self, work: Callable[[Transaction, Effects], T], *, frees_space: bool
     ) -> Deferred[T]:
+        """Runs a job that changes records; fires with what it returned once that is on disk."""
+
         def job(txn: Transaction) -> tuple[T, Effects]:
             effects = Effects()
             result = work(txn, effects)
@@ -317,7 +331,17 @@ def _own(
     """Replaces the owned record and everything kept in step with it."""
     hints.keep(txn, effects, RECORDS, incarnation, key, old, new)
     places.move(effects, incarnation, key, old, new)
+    graves.note(txn, incarnation, key, old, new)
     ledger.count(txn, old, new)
+
+
+def disown(txn: Transaction, effects: Effects, incarnation: bytes, key: bytes, old: Record) -> None:
+    """Takes an owned record, and all that is kept in step with it, off this disk."""
+    effects.unused += ledger.refer(txn, old, EMPTY)
+    txn.delete(RECORDS, rows.row(incarnation, key))
+    places.move(effects, incarnation, key, old, None)
+    graves.note(txn, incarnation, key, old, EMPTY)
+    ledger.count(txn, old, EMPTY)
 
 
 def _in_step(walks: list[Iterator[tuple[bytes, bytes]]]) -> Iterator[tuple[bytes, list[bytes]]]:

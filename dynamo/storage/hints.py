@@ -136,25 +136,32 @@ def drop(
 
     The copy goes too when it is not needed for another target.
     """
-    others = [
-        key[len(TARGET_PREFIX) :]
-        for key, name in txn.scan("meta", TARGET_PREFIX, rows.after_prefix(TARGET_PREFIX))
-        if name != target.encode()
-    ]
+    others = targets(txn, but=target)
     for hint in delivered:
         there = txn.get(HINTS, place(target, hint.incarnation, hint.key))
         if not there or HINT.decode(there).sequence != hint.sequence:
             continue
         txn.delete(HINTS, place(target, hint.incarnation, hint.key))
         effects.hinted.append((target, -1))
-        tail = _tail(hint.incarnation, hint.key)
-        if any(txn.get(HINTS, other + tail) for other in others):
+        if is_noted(txn, others, hint.incarnation, hint.key):
             continue
         copy = held(txn, hint.incarnation, hint.key)
         if copy.known():
             ledger.leaves(txn, actor, copy)
             effects.unused += ledger.refer(txn, copy, EMPTY)
             txn.delete(HELD, rows.row(hint.incarnation, hint.key))
+
+
+def targets(view: View, but: str = "") -> list[bytes]:
+    """The ids of all that hints were ever kept for here, without that of `but`."""
+    named = view.scan("meta", TARGET_PREFIX, rows.after_prefix(TARGET_PREFIX))
+    return [key[len(TARGET_PREFIX) :] for key, name in named if name != but.encode()]
+
+
+def is_noted(view: View, targets: Iterable[bytes], incarnation: bytes, key: bytes) -> bool:
+    """Whether one of these targets has yet to be told about a key."""
+    tail = _tail(incarnation, key)
+    return any(view.get(HINTS, target + tail) for target in targets)
 
 
 def place(target: str, incarnation: bytes, key: bytes) -> bytes:

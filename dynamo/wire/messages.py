@@ -164,6 +164,46 @@ class TreeKeys(Op, frozen=True, array_like=True, tag=14):
     after: bytes = b""
 
 
+Grave = tuple[bytes, bytes, int]
+"""Incarnation and key of a tombstone, and its fingerprint (`dynamo.core.merkle`)."""
+
+
+class GravesLook(Op, frozen=True, array_like=True, tag=30):
+    """Of each: is this very tombstone, or nothing, all that you hold of the key? And from here on
+    take note of what happens to the key, for round `number` of `sender`."""
+
+    sender: str
+    ring: str
+    number: int
+    graves: tuple[Grave, ...]
+
+
+class GravesSettle(Op, frozen=True, array_like=True, tag=31):
+    """Has everything ended that began before your moment `mark`? 0: before now."""
+
+    ring: str
+    mark: int
+
+
+class GravesSeal(Op, frozen=True, array_like=True, tag=32):
+    """Do no requests below these fences any more. Of each key: has nothing happened to it since
+    that round's `GravesLook`?"""
+
+    sender: str
+    ring: str
+    number: int
+    keys: tuple[tuple[bytes, bytes], ...]
+    fences: tuple[Origin, ...]
+
+
+class GravesBury(Op, frozen=True, array_like=True, tag=33):
+    """Every member holds these very tombstones or nothing, and so they may go."""
+
+    sender: str
+    number: int
+    graves: tuple[Grave, ...]
+
+
 class Reply(msgspec.Struct, frozen=True, array_like=True):
     """One answer."""
 
@@ -247,6 +287,21 @@ class TreeKeysReply(Reply, frozen=True, array_like=True, tag=11):
     last: bytes = b""
 
 
+class GravesReply(Reply, frozen=True, array_like=True, tag=30):
+    """An answer for each key, in order."""
+
+    yes: tuple[bool, ...]
+
+
+class GravesSettled(Reply, frozen=True, array_like=True, tag=31):
+    """Whether all that began before the moment asked about has `ended`. `mark` is a moment now, and
+    what is sent from now on is not below `fence`."""
+
+    ended: bool
+    mark: int
+    fence: Origin
+
+
 class Fault(Reply, frozen=True, array_like=True, tag=99):
     """An error, as its stable code, its sentence and the data needed to raise it again."""
 
@@ -272,6 +327,10 @@ AnyOp = (
     | TreeRoots
     | TreeLevel
     | TreeKeys
+    | GravesLook
+    | GravesSettle
+    | GravesSeal
+    | GravesBury
 )
 AnyReply = (
     ReadReply
@@ -285,6 +344,8 @@ AnyReply = (
     | TreeRootsReply
     | TreeLevelReply
     | TreeKeysReply
+    | GravesReply
+    | GravesSettled
     | Fault
 )
 
