@@ -75,16 +75,15 @@ class Writer:
     async def _write(self, op: Coordinate) -> CoordinateReply:
         preference = self.preferences.of(op.incarnation, op.key, op.n, op.strict)
         refusal: DynamoError | None = None
-        if preference.target(self.view.name) is not None:
-            try:
-                return await self.coordinate(op)
-            except (StorageFault, Overloaded) as error:
-                refusal = error
-        for target in preference.targets:
-            if target.name == self.view.name:
+        for name in self._coordinators(op, preference):
+            if name == self.view.name:
+                try:
+                    return await self.coordinate(op)
+                except (StorageFault, Overloaded) as error:
+                    refusal = error
                 continue
-            asked = self.view.replica(target.name).call(op)
-            asked.addTimeout(min(FORWARD_S, op.timeout), self.clock, _unanswered(target.name))
+            asked = self.view.replica(name).call(op)
+            asked.addTimeout(min(FORWARD_S, op.timeout), self.clock, _unanswered(name))
             try:
                 reply = await asked
             except (PeerFault, StorageFault, Overloaded, NotReady) as error:
@@ -96,6 +95,19 @@ class Writer:
         if isinstance(refusal, StorageFull):
             raise refusal
         raise QuorumNotMet("write", 0, op.w, str(refusal or "no member can coordinate it"))
+
+    def _coordinators(self, op: Coordinate, preference: Preference) -> list[str]:
+        """Who may coordinate a write, in the order in which they are asked: this node first, if it
+        is a target, because it costs nothing.
+
+        A write without a context replaces what its coordinator holds, so a stand-in, which may
+        hold nothing, is the last to coordinate that: it would delete nothing and say it had.
+        """
+        me = self.view.name
+        names = [target.name for target in preference.targets]
+        blind = [t.name for t in preference.targets if t.stand_in_for] if op.context is None else []
+        names.sort(key=lambda name: (name in blind, name != me))
+        return names
 
     async def coordinate(self, op: Coordinate) -> CoordinateReply:
         """Coordinates a write as one of its targets; also the handler of a forwarded one."""
