@@ -223,7 +223,7 @@ class Copies:
                 ledger.count(txn, old, EMPTY)
                 effects.unused += ledger.refer(txn, old, EMPTY)
                 txn.delete(RECORDS, rows.row(incarnation, key))
-                places.move(effects, incarnation, key, old, None)
+                places.move(effects, incarnation, key, old, EMPTY)
             return len(found)
 
         return self._submit(job, frees_space=True)
