@@ -10,6 +10,7 @@ from dynamo.background import antientropy, divergence
 from dynamo.coordinator.bodies import CHUNK_BYTES
 from dynamo.core.buckets import Properties
 from dynamo.core.record import EMPTY, Record
+from dynamo.core.ring import Member, Ring
 from dynamo.errors import DynamoError, NotReady
 from dynamo.storage import rows
 from dynamo.storage.chunks import digest_of
@@ -385,3 +386,27 @@ def test_each_partition_of_a_pair_is_asked_about_by_one_of_the_two() -> None:
     ]
     assert len(set(pairs)) == 3 * cluster.ring.partitions
     assert max(pairs.count(pair) for pair in set(pairs)) <= 2
+
+
+def test_a_new_owner_is_brought_what_the_others_have() -> None:
+    """When the ring changes, all pairs of the new one are compared soon; who owns a key no more
+    keeps what it has."""
+    cluster = TestCluster(4)
+    small = Ring([Member(name) for name in cluster.names[:3]], cluster.ring.partitions, 3)
+    whole = cluster.ring
+    for node in cluster.nodes.values():
+        node.view.ring = small
+    cluster.ring = small
+    for i in range(60):
+        write(cluster, cluster.names[i % 3], f"k{i}")
+    cluster.compare_all()
+    assert all(equal(cluster, f"k{i}") for i in range(60))
+    cluster.ring = whole
+    for node in cluster.nodes.values():
+        node.view.ring = whole
+        while cluster.run(node.repair.step()):
+            pass
+    cluster.compare_all()
+    assert all(equal(cluster, f"k{i}") for i in range(60))
+    assert any(cluster.nodes["n4"].owned(f"k{i}").known() for i in range(60))
+    assert all(cluster.nodes["n1"].owned(f"k{i}").known() for i in range(60))
