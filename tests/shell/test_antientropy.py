@@ -8,7 +8,7 @@ import pytest
 
 from dynamo.background import antientropy, divergence
 from dynamo.coordinator.bodies import CHUNK_BYTES
-from dynamo.core.buckets import Properties
+from dynamo.core.buckets import Bucket, Properties
 from dynamo.core.record import EMPTY, Record
 from dynamo.core.ring import Member, Ring
 from dynamo.errors import DynamoError, NotReady
@@ -173,6 +173,8 @@ def test_long_lists_are_read_to_their_end(monkeypatch: pytest.MonkeyPatch) -> No
     cluster.compare_all()
     assert all(equal(cluster, f"k{i}") for i in range(300))
     assert any(op.after for op in asked(cluster, messages.TreeKeys))
+    looked_at = {int(op.key[1:]) for op in asked(cluster, messages.Inspect)}
+    assert not [i for i in looked_at if i % 2], "what is beyond the end of an answer is not news"
 
 
 def test_writes_under_way_do_not_count_as_divergence() -> None:
@@ -186,6 +188,8 @@ def test_writes_under_way_do_not_count_as_divergence() -> None:
         for node in cluster.nodes.values():
             cluster.run(node.repair.step())
     assert sum(node.repair.mending for node in cluster.nodes.values()) > 0
+    for node in cluster.nodes.values():
+        assert not [p for p in node.repair.partitions() if p["differing"]]
     record = cluster.nodes["n1"].owned("k")
     incarnation = cluster.nodes["n1"].table.get("b").incarnation
     for name in ("n2", "n3"):
@@ -312,6 +316,30 @@ def test_keys_go_to_as_many_owners_as_their_bucket_wants() -> None:
         for i in range(12):
             holders = {m for m in cluster.names if cluster.nodes[m].owned(f"k{i}").known()}
             assert holders == set(cluster.ranking(f"k{i}")[:n]), (n, i)
+
+
+def test_a_listing_has_no_keys_that_the_other_should_not_own() -> None:
+    """Neither those of buckets that want fewer copies nor those of buckets that are gone."""
+    cluster = TestCluster(3)
+    node = cluster.nodes["n1"]
+    one, gone = (
+        Bucket(name).create(1, 1, Properties(n=n)) for name, n in (("one", 1), ("c", None))
+    )
+    cluster.wait(node.table.merge([one, gone]))
+    for i in range(100):
+        record = Record().put(draft(str(i)), actor="n1", stamp=1, context={})
+        for bucket in (one, gone, node.table.get("b")):
+            cluster.wait(node.copies.merge(bucket.incarnation, b"k%d" % i, record))
+    cluster.wait(node.table.merge([gone.delete(2)]))
+
+    def listed(copies: int) -> list[bytes]:
+        leaves = range(node.trees.shape.leaves)
+        found = [node.keeper.listing(copies, p, leaves, b"") for p in range(64)]
+        assert all(last == b"" for _, last in found)
+        return [placed.incarnation for keys, _ in found for placed in keys.values()]
+
+    assert listed(3) == [node.table.get("b").incarnation] * 100
+    assert listed(1) == [one.incarnation] * 100
 
 
 def test_keys_of_deleted_buckets_are_left_alone() -> None:
