@@ -339,7 +339,7 @@ def disown(txn: Transaction, effects: Effects, incarnation: bytes, key: bytes, o
     """Takes an owned record, and all that is kept in step with it, off this disk."""
     effects.unused += ledger.refer(txn, old, EMPTY)
     txn.delete(RECORDS, rows.row(incarnation, key))
-    places.move(effects, incarnation, key, old, None)
+    places.move(effects, incarnation, key, old, EMPTY)
     graves.note(txn, incarnation, key, old, EMPTY)
     ledger.count(txn, old, EMPTY)
 

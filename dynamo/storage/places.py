@@ -1,9 +1,9 @@
 """The keys this node owns in the order of the hash space, each with the fingerprint of its record.
 
-Table `places` has a row for each key in `records`: its position (`dynamo.core.ring.position`)
-followed by its row in `records`, so that a partition, or a leaf of its tree, is one range. The
-value is a format byte, the fingerprint (8 bytes, `dynamo.core.merkle`), and, for a key too long to
-be read from its row, incarnation and key.
+Table `places` has a row for each key of which `records` knows anything: the key's position
+(`dynamo.core.ring.position`) followed by its row in `records`, so that a partition, or a leaf of
+its tree, is one range. The value is a format byte, the fingerprint (8 bytes, `dynamo.core.merkle`),
+and, for a key too long to be read from its row, incarnation and key.
 
 A write does not touch that table: its rows lie anywhere, and each would dirty a page of its own.
 Instead every commit ends with one row of table `changes`, which names the keys it changed; their
@@ -22,7 +22,7 @@ import msgspec
 from twisted.internet.defer import Deferred, succeed
 
 from dynamo.core.merkle import Shape, fingerprint
-from dynamo.core.record import Record
+from dynamo.core.record import EMPTY, Record
 from dynamo.core.ring import position
 from dynamo.errors import Corrupt
 from dynamo.log import make_logger
@@ -65,12 +65,14 @@ def place(incarnation: bytes, key: bytes) -> bytes:
     return position(incarnation, key) + rows.row(incarnation, key)
 
 
-def move(effects: Effects, incarnation: bytes, key: bytes, old: Record, new: Record | None) -> None:
-    """Notes, inside a job, that the owned record of a key has changed, or went (None)."""
+def move(effects: Effects, incarnation: bytes, key: bytes, old: Record, new: Record) -> None:
+    """Notes, inside a job, that the owned record of a key has changed; `EMPTY`: it is gone."""
     where = place(incarnation, key)
-    before = fingerprint(where, old) if old.known() else 0
-    now = None if new is None else fingerprint(where, new)
-    effects.moved.append((where, Placed(incarnation, key, now), (now or 0) - before))
+    before = fingerprint(where, old) if old.known() else None
+    now = fingerprint(where, new) if new.known() else None
+    if now != before:
+        delta = (now or 0) - (before or 0)
+        effects.moved.append((where, Placed(incarnation, key, now), delta))
 
 
 def put(txn: Transaction, where: bytes, placed: Placed) -> None:
@@ -207,11 +209,13 @@ class PlaceBook:
 def _held(view: View, where: bytes, incarnation: bytes, key: bytes) -> Placed:
     """What a place is to say of the record that is there: nothing of a damaged one."""
     data = view.get("records", rows.row(incarnation, key))
+    known = None
     try:
-        known = None if data is None else fingerprint(where, RECORD.decode(data))
+        record = EMPTY if data is None else RECORD.decode(data)
+        if record.known():
+            known = fingerprint(where, record)
     except Corrupt as error:
         log.error("A damaged record has no place in any tree: {why}", why=error)
-        known = None
     return Placed(incarnation, key, known)
 
 
