@@ -9,7 +9,7 @@ then background, network, disk.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 
 from dynamo.api.documented import DocumentedFace
-from dynamo.api.metrics import Metrics
+from dynamo.api.metrics import Metrics, Reading
 from dynamo.api.operating import OperatingFace
 from dynamo.api.peer import PeerFace
 from dynamo.api.resource import ResourceFace
@@ -38,6 +38,7 @@ from dynamo.coordinator.reads import Reader
 from dynamo.coordinator.repair import Repairer
 from dynamo.coordinator.terms import Defaults
 from dynamo.coordinator.writes import Writer
+from dynamo.core.admission import Admission
 from dynamo.core.clock import HybridClock
 from dynamo.core.members import IDENTITY_MAX, Member, Role
 from dynamo.core.swim import Swim
@@ -160,7 +161,7 @@ class Node(Service):
     def _build_storage(self) -> None:
         self._disk = self._open_disk()
         self.engine, self.chunks = self._disk.engine, self._disk.chunks
-        self.metrics = Metrics(lambda: readings(self.copies, self.engine, self.chunks, self.view))
+        self.metrics = Metrics(self._readings)
         self.committer = Committer(
             self.engine,
             self._disk.run,
@@ -267,12 +268,15 @@ class Node(Service):
 
     def _build_faces(self) -> None:
         config = self.config
+        admission = Admission(config.limits.background_latency)
+        self._runner = Runner(self._reactor, admission, self._crowded)
         operating = OperatingFace(
             cluster_name=config.cluster.name,
             view=self.view,
             door=self.door,
             metrics=self.metrics,
             why_not_ready=lambda: why_not_ready(self.view, self.defaults),
+            runner=self._runner,
         )
         peer = PeerFace(
             self.local, self.signer, self._wall_clock, self._hello, self.view.answer_exchange
@@ -284,10 +288,12 @@ class Node(Service):
             reactor=self._reactor,
             body_limit=config.limits.max_object_bytes + BODY_SLACK,
             observe=self.metrics.request,
+            foreground=admission.waited,
         )
         self._peer_site = site(
             peer.app,
             observe=self.metrics.request,
+            foreground=admission.waited,
             reactor=self._reactor,
             body_limit=64 * 1024 * 1024,
         )
@@ -295,9 +301,12 @@ class Node(Service):
     def _start_background(self) -> None:
         handoff = Handoff(view=self.view, copies=self.copies, buckets=self.table, actor=self._actor)
         reaper = Reaper(copies=self.copies, buckets=self.table)
-        self._runner = Runner(self._reactor)
-        self._runner.add(Task("handoff", handoff.step, idle_s=1.0))
-        self._runner.add(Task("reaper", reaper.step, idle_s=2.0, busy_s=0.01))
+        self._runner.add(
+            Task("handoff", handoff.step, idle_s=1.0, weight=4.0, progress=handoff.progress)
+        )
+        self._runner.add(
+            Task("reaper", reaper.step, idle_s=2.0, busy_s=0.01, progress=reaper.progress)
+        )
         self.view.watch(lambda name, now: self._runner.wake("handoff"))
 
     # What the parts ask of the whole.
@@ -318,6 +327,16 @@ class Node(Service):
             signer=self.signer,
             timeout=self.config.limits.request_timeout,
             evidence=lambda who, ok: self.view.evidence(who, ok),
+        )
+
+    def _readings(self) -> Iterable[Reading]:
+        return readings(self.copies, self.engine, self.chunks, self.view, self._runner)
+
+    def _crowded(self) -> bool:
+        """Whether more waits for the disk, or for a healthy member, than goes in one piece."""
+        peers = self.view.peers.by_name
+        return self.committer.behind or any(
+            known.replica.behind for name, known in peers.items() if self.view.is_healthy(name)
         )
 
     def _wall_ms(self) -> int:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from dynamo.api.metrics import Reading
+from dynamo.background.runner import Runner
 from dynamo.cluster.membership import Membership
 from dynamo.coordinator.terms import Defaults
 from dynamo.core.quorum import majority
@@ -38,7 +39,9 @@ def why_not_ready(view: Membership, defaults: Defaults) -> str:
     )
 
 
-def readings(copies: Copies, engine: Engine, chunks: Chunks, view: Membership) -> Iterable[Reading]:
+def readings(
+    copies: Copies, engine: Engine, chunks: Chunks, view: Membership, runner: Runner
+) -> Iterable[Reading]:
     """What is read when somebody looks."""
     objects, size = copies.totals()
     liveness = Counter({(word,): 0 for word in WORDS})
@@ -59,3 +62,6 @@ def readings(copies: Copies, engine: Engine, chunks: Chunks, view: Membership) -
     yield Reading("gossip_dropped", dropped, ("reason",), counter=True)
     events = {(name,): n for name, n in view.counts.items()}
     yield Reading("gossip_events", events, ("event",), counter=True)
+    yield Reading("background_share", {(): runner.admitted().share})
+    steps = {(name,): n for name, n in runner.steps().items()}
+    yield Reading("background_steps", steps, ("task",), counter=True)
