@@ -57,7 +57,6 @@ class Task:
     paused: bool = False
     busy: bool = False
     steps: int = 0
-    began: float = 0.0
     not_before: float = 0.0
     rate: Rate | None = None
 
@@ -189,44 +188,47 @@ class Runner:
 
     def _run(self, task: Task) -> None:
         task.woken = False
-        task.began = self._clock.seconds()
-        task.running = Deferred.fromCoroutine(task.step())
+        task.running = Deferred.fromCoroutine(self._step(task))
         task.running.addCallbacks(
             self._stepped, self._failed, callbackArgs=(task,), errbackArgs=(task,)
         )
 
-    def _stepped(self, more: bool, task: Task) -> None:
-        task.faults = 0
-        self._ended(task, more)
-        if self._stopping:
-            return
-        if more:
-            self._charge(task)
-            self._later(task, max(task.busy_s, self._wait(task)))
-        else:
-            self._later(task, task.busy_s if task.woken else task.idle_s)
-
-    def _charge(self, task: Task) -> None:
-        """Sets when a task may be stepped again, by what its last step used."""
+    async def _step(self, task: Task) -> bool:
+        """One step, accounted for."""
+        began = self._clock.seconds()
+        try:
+            more = await task.step()
+        finally:
+            task.steps += 1
         now = self._clock.seconds()
-        if self._crowded():
-            self._admission.crowded(now)
-        busy = sum(
+        if task.rate is not None:
+            task.rate.look(now, task.counts()[0])
+        if more:
+            if self._crowded():
+                self._admission.crowded(now)
+            task.not_before = now + self._admission.pause(now, now - began, self._part(task))
+        return more
+
+    def _part(self, task: Task) -> float:
+        """A busy task's part of the share."""
+        all_busy = sum(
             other.weight
             for other in self._tasks.values()
             if other is task or (other.busy and not other.paused)
         )
-        pause = self._admission.pause(now, now - task.began, task.weight / busy)
-        task.not_before = now + pause
+        return task.weight / all_busy
 
-    def _ended(self, task: Task, more: bool) -> None:
-        task.running, task.busy = None, more
-        task.steps += 1
-        if task.rate is not None:
-            task.rate.look(self._clock.seconds(), task.counts()[0])
+    def _stepped(self, more: bool, task: Task) -> None:
+        task.running, task.faults, task.busy = None, 0, more
+        if self._stopping:
+            return
+        if more:
+            self._later(task, max(task.busy_s, self._wait(task)))
+        else:
+            self._later(task, task.busy_s if task.woken else task.idle_s)
 
     def _failed(self, failure: Failure, task: Task) -> None:
-        self._ended(task, more=False)
+        task.running, task.busy = None, False
         if self._stopping:
             return
         task.faults += 1

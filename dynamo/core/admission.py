@@ -9,7 +9,7 @@ of each second it judges by what it was told meanwhile:
   second, or a queue overflowed in it: half the share, down to a floor above nothing, since
   repair that stops altogether costs copies;
 - nobody wants anything: all of it;
-- the percentile is within the target: a twentieth more. Else the share stays, so that one slow
+- the percentile is within the target: a fiftieth more. Else the share stays, so that one slow
   request counts once and not for as long as it is remembered.
 
 Additive increase and multiplicative decrease, after Chiu and Jain, "Analysis of the Increase and
@@ -27,7 +27,7 @@ import attrs
 
 TARGET_S = 0.05
 FLOOR = 0.05
-INCREASE = 0.05
+INCREASE = 0.02
 DECREASE = 0.5
 SLOT_S = 1.0
 SLOTS = 10

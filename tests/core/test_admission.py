@@ -101,15 +101,31 @@ def test_it_goes_down_to_the_floor_while_clients_wait(each: int, latency: float)
 
 @given(st.integers(1, 200), st.floats(0, TARGET))
 def test_it_comes_back_when_they_do_not(each: int, latency: float) -> None:
-    """A twentieth a second, from when the slow ones are forgotten, to all of it."""
+    """A fiftieth a second, from when the slow ones are forgotten, to all of it."""
     admission = Admission(TARGET)
     traffic(admission, 0, 10, SLOW)
-    shares = [traffic(admission, second, second + 1, latency, each) for second in range(10, 50)]
+    shares = [traffic(admission, second, second + 1, latency, each) for second in range(10, 75)]
     assert shares == sorted(shares)
     assert shares[0] == FLOOR
     rises = [b - a for a, b in itertools.pairwise(shares) if b < 1.0]
     assert max(rises) <= INCREASE + 1e-9
     assert shares[-1] == 1.0
+
+
+@given(st.floats(0.15, 0.95), st.integers(1, 100))
+def test_it_settles_below_what_clients_bear(bearable: float, each: int) -> None:
+    """Where clients wait too long only while background work has more than some share, that is
+    rarely passed, by little, and background work gets at least half of it."""
+    admission, shares = Admission(TARGET), []
+    for second in range(400):
+        share = admission.share(second)
+        shares.append(share)
+        traffic(admission, second, second + 1, SLOW if share > bearable else FAST, each)
+    settled = shares[50:]
+    above = [share for share in settled if share > bearable]
+    assert len(above) <= len(settled) / 10
+    assert max(settled) <= bearable + INCREASE
+    assert sum(settled) / len(settled) >= bearable / 2
 
 
 def test_within_the_target_all_is_granted() -> None:

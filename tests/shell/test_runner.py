@@ -14,6 +14,9 @@ from dynamo.background.runner import PAUSE_MAX_S, Admitted, Runner, Standing, Ta
 from dynamo.core.admission import PAUSE_MAX_S as THROTTLE_MAX_S
 from dynamo.core.admission import Admission
 from dynamo.errors import QuorumNotMet
+from tests.support.http import Errors, logged_errors
+
+__all__ = ["logged_errors"]
 
 
 class Bench:
@@ -97,7 +100,7 @@ def test_news_wake_an_idle_task_at_once() -> None:
 
 
 @pytest.mark.parametrize("error", [QuorumNotMet("read", 0, 1), ValueError("a bug")])
-def test_a_failing_task_is_tried_ever_more_rarely(error: Exception) -> None:
+def test_a_failing_task_is_tried_ever_more_rarely(error: Exception, logged_errors: Errors) -> None:
     """Twice the pause each time, up to a bound; one success and it is as before."""
     seen: list[Any] = []
     globalLogPublisher.addObserver(seen.append)
@@ -116,8 +119,10 @@ def test_a_failing_task_is_tried_ever_more_rarely(error: Exception) -> None:
     assert pauses == [2, 4, 8, 16, 32, PAUSE_MAX_S, PAUSE_MAX_S, PAUSE_MAX_S, PAUSE_MAX_S]
     loud = [e for e in seen if e["log_level"] >= LogLevel.warn]
     assert bool(loud) is isinstance(error, ValueError), "a bug is said aloud, a wait is not"
+    logged_errors.clear()
     bench.answer(False)
     assert bench.task.faults == 0
+    assert bench.runner.standing("work").state == "idle"
 
 
 def test_nothing_is_stepped_after_the_stop() -> None:
@@ -269,6 +274,17 @@ def test_a_pause_gives_no_more_than_the_share(paused_at: float) -> None:
     assert bench.steps == [0.0, 2.0]
 
 
+def test_a_clock_set_back_holds_nobody_up() -> None:
+    """A task that is woken then waits no longer than any does."""
+    bench = Bench(admission=Granted(0.5))
+    bench.until(1.0)
+    bench.answer(True)
+    bench.clock.rightNow -= 1000
+    bench.runner.wake("work")
+    bench.clock.advance(THROTTLE_MAX_S)
+    assert len(bench.steps) == 2
+
+
 def test_the_share_follows_the_clients() -> None:
     """Slow answers hold a task back, and quick ones let it go on; so does a full queue."""
     clock, admission, full = Clock(), Admission(0.05), [False]
@@ -286,7 +302,7 @@ def test_the_share_follows_the_clients() -> None:
     assert worked(10, 0.01) == pytest.approx(1.0, abs=0.01)
     worked(10, 0.3)
     assert worked(10, 0.3) == pytest.approx(0.05, abs=0.01)
-    worked(40, 0.01)
+    worked(65, 0.01)
     assert worked(10, 0.01) == pytest.approx(1.0, abs=0.01)
     full[0] = True
     worked(10, None)
@@ -344,6 +360,7 @@ def test_a_paused_task_that_fails_is_not_tried_again() -> None:
     bench.until(0.0)
     bench.runner.pause("work")
     bench.answer(QuorumNotMet("read", 0, 1))
+    assert not bench.task.busy
     bench.clock.advance(100)
     bench.runner.resume("work")
     bench.until(100.0)
@@ -386,3 +403,22 @@ def test_what_the_tasks_may_use_is_told() -> None:
     admission.waited(0.0, 0.05)
     clock.advance(1.0)
     assert runner.admitted() == Admitted(1.0, 0.05, 0.05)
+
+
+def test_a_task_that_cannot_say_how_far_it_is_goes_on(logged_errors: Errors) -> None:
+    """Its mistake is a fault like any other: told, and tried again later."""
+    broken = [False]
+
+    def progress() -> tuple[int, None]:
+        if broken[0]:
+            raise ValueError("a bug")
+        return 0, None
+
+    bench = Bench(idle_s=1.0, progress=progress)
+    bench.until(0.0)
+    broken[0] = True
+    bench.answer(True)
+    bench.until(2.0)
+    assert bench.steps == [0.0, 2.0]
+    assert len(logged_errors) == 1
+    logged_errors.clear()
