@@ -106,6 +106,8 @@ class Copies:
                 context=context,
                 latest=latest,
             )
+            if not new.known():
+                return new  # the delete of what nobody here ever heard of: there is nothing to keep
             if new is not old:
                 self._require_chunks(old, new)
                 if owner:
@@ -160,7 +162,8 @@ class Copies:
             if new != old:
                 self._require_chunks(old, new)
                 hints.hold(txn, effects, incarnation, key, old, new)
-            hints.note(txn, effects, target, incarnation, key)
+            if new.known():
+                hints.note(txn, effects, target, incarnation, key)
             return new
 
         return self._submit(job, frees_space=False)
