@@ -27,6 +27,7 @@ from dynamo.api.vitals import readings, why_not_ready
 from dynamo.background.handoff import Handoff
 from dynamo.background.reaper import Reaper
 from dynamo.background.runner import Runner, Task
+from dynamo.background.upkeep import Upkeep
 from dynamo.cluster.membership import Membership
 from dynamo.config import Address, Config
 from dynamo.coordinator.bodies import Bodies
@@ -103,6 +104,7 @@ class Node(Service):
         try:
             self._build_storage()
             self._build_cluster()
+            self._build_repair()
             self._build_coordinator()
             self._build_faces()
             self._listen(self.config.listen.cluster, self._peer_site)
@@ -160,7 +162,9 @@ class Node(Service):
     def _build_storage(self) -> None:
         self._disk = self._open_disk()
         self.engine, self.chunks = self._disk.engine, self._disk.chunks
-        self.metrics = Metrics(lambda: readings(self.copies, self.engine, self.chunks, self.view))
+        self.metrics = Metrics(
+            lambda: readings(self.copies, self.engine, self.chunks, self.view, self._upkeep)
+        )
         self.committer = Committer(
             self.engine,
             self._disk.run,
@@ -292,12 +296,29 @@ class Node(Service):
             body_limit=64 * 1024 * 1024,
         )
 
+    def _build_repair(self) -> None:
+        config = self.config
+        self._upkeep = Upkeep(
+            self.view,
+            self.copies,
+            self.table,
+            self.local,
+            self._reactor,
+            n=config.replication.n,
+            w=config.replication.w,
+            bytes_per_second=config.repair.scrub_bytes_per_second,
+            interval=config.repair.scrub_interval,
+            corrupt=self.metrics.corrupt,
+            verified=self.metrics.verified,
+        )
+
     def _start_background(self) -> None:
         handoff = Handoff(view=self.view, copies=self.copies, buckets=self.table, actor=self._actor)
         reaper = Reaper(copies=self.copies, buckets=self.table)
         self._runner = Runner(self._reactor)
         self._runner.add(Task("handoff", handoff.step, idle_s=1.0))
         self._runner.add(Task("reaper", reaper.step, idle_s=2.0, busy_s=0.01))
+        self._upkeep.start(self._runner)
         self.view.watch(lambda name, now: self._runner.wake("handoff"))
 
     # What the parts ask of the whole.

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from dynamo.api.metrics import Reading
+from dynamo.background.upkeep import Upkeep
 from dynamo.cluster.membership import Membership
 from dynamo.coordinator.terms import Defaults
 from dynamo.core.quorum import majority
@@ -38,7 +39,9 @@ def why_not_ready(view: Membership, defaults: Defaults) -> str:
     )
 
 
-def readings(copies: Copies, engine: Engine, chunks: Chunks, view: Membership) -> Iterable[Reading]:
+def readings(
+    copies: Copies, engine: Engine, chunks: Chunks, view: Membership, upkeep: Upkeep
+) -> Iterable[Reading]:
     """What is read when somebody looks."""
     objects, size = copies.totals()
     liveness = Counter({(word,): 0 for word in WORDS})
@@ -48,6 +51,8 @@ def readings(copies: Copies, engine: Engine, chunks: Chunks, view: Membership) -
     yield Reading("bytes_stored", {(): size})
     yield Reading("store_bytes", {(): engine.bytes_used()})
     yield Reading("chunk_bytes", {(): chunks.bytes_used()})
+    yield Reading("scrub_passes", {(): upkeep.scrub.passes}, counter=True)
+    yield Reading("mended", {(): upkeep.mender.mended}, counter=True)
     hints = {(target,): count for target, count in copies.hints.counts.items()}
     yield Reading("hints_pending", hints, ("target",))
     yield Reading("members", liveness, ("liveness",))
