@@ -109,11 +109,7 @@ class Copies:
         """
 
         def job(txn: Transaction, effects: Effects) -> Record:
-            try:
-                old, other = _owned(txn, incarnation, key), hints.held(txn, incarnation, key)
-            except Corrupt:
-                give_up(txn, effects, incarnation, key)
-                old, other = _owned(txn, incarnation, key), hints.held(txn, incarnation, key)
+            old, other = _both(txn, effects, incarnation, key)
             if not owner:
                 old, other = other, old
             known = old.merge(other, latest=latest) if other.known() else old
@@ -354,12 +350,21 @@ def _own(
     ledger.count(txn, old, new)
 
 
-def give_up(txn: Transaction, effects: Effects, incarnation: bytes, key: bytes) -> None:
-    """Of damaged rows that nobody can mend, what has come since is from here on all there is."""
+def _both(
+    txn: Transaction, effects: Effects, incarnation: bytes, key: bytes
+) -> tuple[Record, Record]:
+    """The owned record and the one held for others, for a job that goes on from them.
+
+    Of damaged rows that nobody can mend, what has come since is from here on all there is.
+    """
+    found = []
     for table in TABLES:
         kept = broken.look(txn, table, incarnation, key)
         if kept.alone:
             heal(txn, effects, table, incarnation, key, kept, kept.record)
+            kept = broken.Kept(kept.record)
+        found.append(broken.require(kept, key))
+    return found[0], found[1]
 
 
 def heal(
