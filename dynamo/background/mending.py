@@ -5,9 +5,10 @@ so whoever has it will do. A record is whole again when enough of the key's othe
 what they know: with N copies and W needed for a write, N - W + 1 of them (all, where that is more
 than there are). Of the W - 1 others that acknowledged a write together with this node, one at least
 is then among them, so nothing that was acknowledged is missing from the merge. As in a read, an
-answer counts only with those of the members its node awaits hints from. Until then the record is an
-answer to nobody. Where a key has no other owner, nobody can tell what it was; it stays so until a
-client overwrites or deletes it.
+answer counts only with those of the members its node awaits hints from. From owners whose own copy
+is damaged nothing more can come: once all others have answered, those have to do. Until then the
+record is an answer to nobody. Where nobody is left who could tell, as for a key without other
+owners, it stays so until a client overwrites or deletes it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ WAITING_MAX = 10_000
 """What waits to be mended; more is left for the next pass of the scrub to find."""
 PATIENCE_S = 2.0
 """How long one member may take to say what it knows of a key."""
+GIVEN_UP_S = 60.0
+"""How long nobody is asked again about a key that all its owners have lost."""
 
 log = make_logger()
 
@@ -55,12 +58,17 @@ class Mender:
     wake: Callable[[], object] = lambda: None
     mended: int = 0
     _bad_records: dict[tuple[bytes, bytes], None] = attrs.field(factory=dict)
+    _given_up: dict[tuple[bytes, bytes], float] = attrs.field(factory=dict)
     _bad_chunks: dict[bytes, None] = attrs.field(factory=dict)
 
     def record(self, incarnation: bytes, key: bytes) -> None:
         """The record of a key could not be read."""
-        if (incarnation, key) not in self._bad_records and len(self._bad_records) < WAITING_MAX:
-            self._bad_records[incarnation, key] = None
+        item = (incarnation, key)
+        if self._given_up.get(item, 0.0) > self.clock.seconds():
+            return
+        self._given_up.pop(item, None)
+        if item not in self._bad_records and len(self._bad_records) < WAITING_MAX:
+            self._bad_records[item] = None
             self.wake()
 
     def chunk(self, digest: bytes, error: StorageFault) -> None:
@@ -94,14 +102,15 @@ class Mender:
         ranking = self.view.ring.ranking(self.view.ring.partition(incarnation, key))
         owners = ranking[: bucket.properties.n or self.n]
         asked = [name for name in owners if name != self.view.name]
-        if not asked:
-            await self.recovery.leave_to_clients(incarnation, key)
-            return True
         w = bucket.properties.w or self.w
         needed = majority(len(owners)) if w == "quorum" else min(w, len(owners))
         tally = ReadTally(min(len(asked), len(owners) - needed + 1))
-        await self._ask(tally, asked, incarnation, key)
-        if len(tally.counted()) < tally.needed:
+        lost = await self._ask(tally, asked, incarnation, key)
+        if len(lost) == len(asked):
+            await self._give_up(incarnation, key)
+            return True
+        heard = len(tally.counted())
+        if heard < tally.needed and not (heard and heard + len(lost) == len(asked)):
             log.debug("{key} stays damaged: {why}", key=repr(key), why=tally.why())
             return False
         latest = bucket.properties.conflicts == "latest"
@@ -114,10 +123,18 @@ class Mender:
         log.info("The record of {key} is mended", key=repr(key))
         return True
 
+    async def _give_up(self, incarnation: bytes, key: bytes) -> None:
+        await self.recovery.leave_to_clients(incarnation, key)
+        if len(self._given_up) >= WAITING_MAX:
+            self._given_up.pop(next(iter(self._given_up)))
+        self._given_up[incarnation, key] = self.clock.seconds() + GIVEN_UP_S
+
     async def _ask(
         self, tally: ReadTally, names: Sequence[str], incarnation: bytes, key: bytes
-    ) -> None:
-        """Hears these members, and those besides that any of them awaits hints from."""
+    ) -> list[str]:
+        """Hears these members, and those besides that any of them awaits hints from; returns those
+        whose own copy is damaged."""
+        lost = []
         read = messages.Read(incarnation, key, True)
         for _ in range(2):
             replies = await _all([self._read(name, read) for name in names])
@@ -127,17 +144,20 @@ class Mender:
                     awaited = [other for other in reply.awaiting if other != self.view.name]
                     tally.answer(name, reply.record, awaited)
                 else:
-                    tally.fail(name, "does not say")
+                    tally.fail(name, str(reply))
+                    if isinstance(reply, Corrupt) and name not in tally.aside:
+                        lost.append(name)
             awaited = sorted({a for known in tally.awaiting.values() for a in known})
             names = [a for a in awaited if a not in tally.records and a not in tally.faults]
             tally.aside.update(names)
+        return lost
 
-    async def _read(self, name: str, read: messages.Read) -> messages.Reply | None:
+    async def _read(self, name: str, read: messages.Read) -> messages.Reply | Exception:
         asked = self.view.replica(name).call(read).addTimeout(PATIENCE_S, self.clock)
         try:
             return await asked
-        except (DynamoError, CancelledError, TimeoutError):
-            return None
+        except (DynamoError, CancelledError, TimeoutError) as error:
+            return error
 
     async def _store(self, incarnation: bytes, key: bytes, tally: ReadTally, latest: bool) -> None:
         record = tally.merged(latest)

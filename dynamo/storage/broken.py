@@ -4,7 +4,8 @@ A row that fails its checksum, or does not decode, gives way to a `Broken` one. 
 
 - Nobody is told "not found": reading the key fails with `Corrupt` until `mend`, so that this node
   counts for no read of it. The bytes that were found stay in the row until then, and no longer.
-- Merges go on: what arrives meanwhile is kept in the row and acknowledged, for it is on disk.
+- Merges go on: what arrives meanwhile is kept in the row and acknowledged, for it is on disk. Once
+  it is known that nobody can tell what was there, the next one is all there is.
 - With the record, the node's knowledge of its own dots in it is gone, as when a copy leaves the
   disk. So in the same commit it begins to sign with its next hand (`dynamo.storage.ledger`), and it
   coordinates no write of the key until it is mended, unless there is nobody who could mend it.

@@ -290,7 +290,8 @@ class Copies:
         new = old.merge(record, latest=latest)
         if kept.was is not None:
             self.require_chunks(old, new)
-            broken.keep(txn, effects, RECORDS, incarnation, key, kept, new)
+            replace = heal if kept.alone and new.known() else broken.keep
+            replace(txn, effects, RECORDS, incarnation, key, kept, new)
         elif new is not old and new != old:
             self.require_chunks(old, new)
             _own(txn, effects, incarnation, key, old, new)

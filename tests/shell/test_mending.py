@@ -193,6 +193,50 @@ def test_dots_that_were_lost_are_not_given_out_again() -> None:
     assert sorted(cluster.bodies("n2", "k", r=3)) == [b"new", b"old"]
 
 
+def test_two_damaged_copies_are_mended_from_the_third() -> None:
+    """Neither waits for what the other has lost."""
+    cluster = stored()
+    before = cluster.nodes["n3"].owned("k")
+    for name in ("n1", "n2"):
+        cluster.nodes[name].damage("k")
+    with pytest.raises(QuorumNotMet):
+        cluster.get("n3", "k")
+    cluster.mend()
+    assert [cluster.nodes[name].owned("k") for name in ("n1", "n2")] == [before, before]
+    assert cluster.bodies("n1", "k", r=3) == [b"x"]
+
+
+def test_a_damaged_peer_stands_for_nobody_who_is_silent() -> None:
+    """With a third owner away, what only it has is waited for."""
+    cluster = stored(size=5, n=5)
+    for name in ("n1", "n2"):
+        cluster.nodes[name].damage("k")
+        assert unread(cluster, name)
+    cluster.cut("n5")
+    cluster.mend()
+    assert unread(cluster, "n1")
+    cluster.heal("n5")
+    cluster.mend()
+    assert not unread(cluster, "n1")
+
+
+def test_what_all_owners_have_lost_is_not_said_not_to_be_there() -> None:
+    """Reads fail until a client has written it again."""
+    cluster = stored()
+    for name in cluster.names:
+        cluster.nodes[name].damage("k")
+    for _ in range(2):
+        with pytest.raises(QuorumNotMet):
+            cluster.get("n1", "k")
+        for name in cluster.names:
+            assert unread(cluster, name)
+        cluster.mend()
+    cluster.put("n1", "k", b"new")
+    cluster.pass_time(1)
+    cluster.mend()
+    assert cluster.bodies("n2", "k", r=3) == [b"new"]
+
+
 def test_latest_buckets_are_mended_by_their_rule() -> None:
     """The highest stamp stays."""
     cluster = stored(b"old", conflicts="latest")
