@@ -28,7 +28,7 @@ from dynamo.wire.codec import Place
 
 ROWS_MAX = 128
 ROWS_BYTES = 256 * 1024
-"""Rows are read in the reactor's thread: so many at a time."""
+"""Rows are read in the reactor's thread: about so many at a time."""
 STEP_BYTES = 4 * 1024 * 1024
 LOOK_BYTES = 4096
 """What is charged for looking at something that turns out small or absent."""
@@ -97,8 +97,11 @@ class Scrub:
         self._credit += self.bytes_per_second * (now - self._credited)
         self._credit = min(self._credit, most, STEP_BYTES)
         self._credited = now
-        while self._credit > 0:
+        held_up = 0
+        while self._credit > 0 and held_up < ROWS_BYTES:
+            in_rows = self._place.part < CHUNKS
             used = await self._stretch()
+            held_up += used if in_rows else 0
             self._credit -= used
             self._done += used
             self._in_pass += used

@@ -53,5 +53,5 @@ class Upkeep:
     def start(self, runner: Runner) -> None:
         """Begins both tasks."""
         runner.add(Task("mending", self.mender.step, idle_s=5.0))
-        runner.add(Task("scrub", self.scrub.step, idle_s=1.0, busy_s=0.1))
+        runner.add(Task("scrub", self.scrub.step, idle_s=1.0, busy_s=0.02))
         self._wake = lambda: runner.wake("mending")

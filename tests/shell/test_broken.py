@@ -354,6 +354,19 @@ def test_a_damaged_bucket_is_left_to_the_exchange_with_others() -> None:
     assert once_more.states == {"b": made}
 
 
+def test_a_bucket_damaged_while_the_node_runs_is_written_again_from_memory() -> None:
+    """With the next news of it, though that is none."""
+    disk = Disk()
+    made = Bucket("b").create(1, 1, Properties())
+    table = BucketTable(disk.engine, disk.copies.committer)
+    now(table.merge([made]))
+    damage(disk, "buckets", b"b")
+    assert now(table.merge([Bucket("b")])) == [made]
+    again = BucketTable(disk.engine, disk.copies.committer)
+    again.load()
+    assert again.states == {"b": made}
+
+
 def test_where_the_scrub_was_survives_a_restart_and_damage_sends_it_back() -> None:
     """To the beginning."""
     disk = Disk()
