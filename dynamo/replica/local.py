@@ -33,6 +33,7 @@ class LocalReplica:
 
     `unread(digest, error)` is told of a chunk that is damaged or not here, `written(digest)` of one
     that somebody is about to refer to.
+    `exchanged(incarnation, key)`: when the key's partition was last compared with another owner.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class LocalReplica:
         self._view = view
         self.unread: Callable[[bytes, StorageFault], object] = lambda digest, error: None
         self.written: Callable[[bytes], object] = lambda digest: None
+        self.exchanged: Callable[[bytes, bytes], float | None] = lambda incarnation, key: None
         self.handlers: dict[type[Op], Handler] = {
             messages.Read: self._read,
             messages.Merge: self._merge,
@@ -140,7 +142,8 @@ class LocalReplica:
 
     def _inspect(self, op: messages.Inspect) -> Deferred[Reply]:
         owned, held, targets = self._copies.apart(op.incarnation, op.key)
-        return succeed(messages.InspectReply(owned.strip(), held.strip(), targets))
+        exchanged = self.exchanged(op.incarnation, op.key)
+        return succeed(messages.InspectReply(owned.strip(), held.strip(), targets, exchanged))
 
 
 def _all(calls: Sequence[Deferred[Reply]]) -> Deferred[list[Reply]]:

@@ -133,6 +133,37 @@ class Inspect(Op, frozen=True, array_like=True, tag=11):
     key: bytes
 
 
+class TreeRoots(Op, frozen=True, array_like=True, tag=12):
+    """Compare the trees of these partitions, for keys of which there are so many `copies`.
+
+    `roots`: the sender's, one for each partition; `of`: how many partitions it knows of.
+    """
+
+    sender: str
+    of: int
+    copies: int
+    partitions: tuple[int, ...]
+    roots: tuple[bytes, ...]
+
+
+class TreeLevel(Op, frozen=True, array_like=True, tag=13):
+    """The hashes of the children of these nodes, which are at `level` (the root is level 0)."""
+
+    copies: int
+    partition: int
+    level: int
+    nodes: tuple[int, ...]
+
+
+class TreeKeys(Op, frozen=True, array_like=True, tag=14):
+    """The keys of these leaves, ascending, that lie behind the place `after`."""
+
+    copies: int
+    partition: int
+    leaves: tuple[int, ...]
+    after: bytes = b""
+
+
 class Reply(msgspec.Struct, frozen=True, array_like=True):
     """One answer."""
 
@@ -184,11 +215,36 @@ class ChunksReply(Reply, frozen=True, array_like=True, tag=7):
 
 
 class InspectReply(Reply, frozen=True, array_like=True, tag=8):
-    """The owned record, the copy held for others, and who has yet to be told of the key."""
+    """The owned record, the copy held for others, and who has yet to be told of the key.
+
+    `exchanged`: when the key's partition was last compared with another owner, in seconds since
+    the epoch; None if not since the node started.
+    """
 
     owned: Record
     held: Record
     hint_for: tuple[str, ...]
+    exchanged: float | None = None
+
+
+class TreeRootsReply(Reply, frozen=True, array_like=True, tag=9):
+    """One root for each partition asked about; b"" where the tree is not counted yet."""
+
+    roots: tuple[bytes, ...]
+
+
+class TreeLevelReply(Reply, frozen=True, array_like=True, tag=10):
+    """Eight bytes for each child, in order."""
+
+    hashes: bytes
+
+
+class TreeKeysReply(Reply, frozen=True, array_like=True, tag=11):
+    """(incarnation, key, fingerprint) in the order of their places. `last`: the place up to which
+    this is all there is, b"" if it is all to the end."""
+
+    keys: tuple[tuple[bytes, bytes, int], ...]
+    last: bytes = b""
 
 
 class Fault(Reply, frozen=True, array_like=True, tag=99):
@@ -213,6 +269,9 @@ AnyOp = (
     | ChunksMissing
     | ChunksDiscard
     | Inspect
+    | TreeRoots
+    | TreeLevel
+    | TreeKeys
 )
 AnyReply = (
     ReadReply
@@ -223,6 +282,9 @@ AnyReply = (
     | BucketMade
     | ChunksReply
     | InspectReply
+    | TreeRootsReply
+    | TreeLevelReply
+    | TreeKeysReply
     | Fault
 )
 
