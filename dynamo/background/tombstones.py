@@ -45,7 +45,8 @@ log = make_logger()
 class TombstoneReaper:
     """See the module. `copies_of(incarnation)`: how many owners a key of the bucket has.
 
-    `waits_for`: why nothing is reaped although there are tombstones, "" if nothing is in the way.
+    `waits_for`: why nothing is reaped although there are tombstones, "" if nothing is in the way;
+    `reaped`: how many this node had reaped.
     """
 
     view: ClusterView
@@ -55,6 +56,7 @@ class TombstoneReaper:
     clock: IReactorTime
     rng: Random
     waits_for: str = ""
+    reaped: int = 0
     _after: bytes = b""
 
     async def step(self) -> bool:
@@ -75,6 +77,10 @@ class TombstoneReaper:
         except DynamoError as error:
             self._note(str(error))
             return False
+
+    def progress(self) -> tuple[int, int]:
+        """Tombstones this process had reaped, and those this node still has."""
+        return self.reaped, self.pending()
 
     def pending(self) -> int:
         """Tombstones this node holds as an owner."""
@@ -126,6 +132,7 @@ class TombstoneReaper:
             return 0
         gone = await self._bury(names, messages.GravesBury(me, number, tuple(batch)))
         self._note("")
+        self.reaped += gone
         log.debug("{n} tombstones were reaped", n=gone)
         return gone
 

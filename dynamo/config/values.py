@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import attrs
 import msgspec
 
+from dynamo.core.admission import TARGET_S
 from dynamo.core.profiles import PROFILES, Settings
 from dynamo.errors import DynamoError
 
@@ -161,18 +162,24 @@ class Gossip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return attrs.evolve(base, **given)
 
 
-class Repair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How often owners compare what they hold: seconds from one round to the next."""
-
-    interval: float = 600.0
-
-
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Bounds: bytes of one object, seconds a request may take, seconds to finish at a stop."""
+    """Bounds: bytes of one object, seconds a request may take, seconds to finish at a stop, and
+    the foreground's p99 in seconds above which background work gives way."""
 
     max_object_bytes: int = 5 * 1024**3
     request_timeout: float = 10.0
     shutdown_grace: float = 10.0
+    background_latency: float = TARGET_S
+
+
+class Repair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How often owners compare what they hold: seconds from one round to the next. And how a node
+    looks after its disk: bytes it verifies in a second at most, and seconds from the beginning of
+    one pass over everything to the next at least."""
+
+    interval: float = 600.0
+    scrub_bytes_per_second: int = 8 * 1024**2
+    scrub_interval: float = 86400.0
 
 
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -191,6 +198,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     cluster: Cluster = Cluster()
     replication: Replication = Replication()
     gossip: Gossip = Gossip()
-    repair: Repair = Repair()
     limits: Limits = Limits()
+    repair: Repair = Repair()
     log: Log = Log()

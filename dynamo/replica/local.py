@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
 from dynamo.core.record import Record
-from dynamo.errors import DynamoError, NotReady
+from dynamo.errors import DynamoError, NotReady, StorageFault
 from dynamo.ports import ClusterView
 from dynamo.storage.chunks import Chunks
 from dynamo.storage.copies import Copies
@@ -31,6 +31,8 @@ SCAN_BYTES = 2 * 1024 * 1024
 class LocalReplica:
     """What this node holds, behind the same port as every other node's.
 
+    `unread(digest, error)` is told of a chunk that is damaged or not here, `written(digest)` of one
+    that somebody is about to refer to.
     `exchanged(incarnation, key)`: when the key's partition was last compared with another owner.
     """
 
@@ -42,6 +44,8 @@ class LocalReplica:
         self._chunks = chunks
         self._buckets = buckets
         self._view = view
+        self.unread: Callable[[bytes, StorageFault], object] = lambda digest, error: None
+        self.written: Callable[[bytes], object] = lambda digest: None
         self.exchanged: Callable[[bytes, bytes], float | None] = lambda incarnation, key: None
         self.handlers: dict[type[Op], Handler] = {
             messages.Read: self._read,
@@ -80,10 +84,16 @@ class LocalReplica:
         )
 
     def read_chunk(self, digest: bytes) -> Deferred[bytes]:
-        return self._chunks.read(digest)
+        return self._chunks.read(digest).addErrback(self._unread, digest)
 
     def write_chunk(self, digest: bytes, data: bytes) -> Deferred[None]:
+        self.written(digest)
         return self._chunks.write(digest, data)
+
+    def _unread(self, failure: Failure, digest: bytes) -> Failure:
+        if isinstance(failure.value, StorageFault):
+            self.unread(digest, failure.value)
+        return failure
 
     def _read(self, op: messages.Read) -> Reply:
         record = self._copies.read(op.incarnation, op.key)

@@ -11,10 +11,11 @@ from twisted.internet.defer import Deferred
 
 from dynamo.core.clock import wall_ms_of
 from dynamo.core.merkle import fingerprint
-from dynamo.storage import hints, ledger, places, rows
-from dynamo.storage.copies import RECORDS, Copies, disown
+from dynamo.storage import broken, hints, ledger, places, rows
+from dynamo.storage.copies import Copies
+from dynamo.storage.effects import Effects
 from dynamo.storage.engine import Transaction
-from dynamo.storage.hints import Effects
+from dynamo.storage.owned import RECORDS, disown
 from dynamo.wire.messages import Grave
 
 
@@ -38,7 +39,7 @@ def bury(copies: Copies, actor: str, asked: Sequence[Grave]) -> Deferred[int]:
         buried = 0
         for grave in asked:
             incarnation, key, _ = grave
-            old = hints.load(txn, RECORDS, incarnation, key)
+            old = broken.look(txn, RECORDS, incarnation, key).record
             if not old.is_tombstone() or not _is_clean(txn, targets, grave, None):
                 continue
             ledger.buries(txn, actor, old)
@@ -53,7 +54,10 @@ def _is_clean(
     txn: Transaction, targets: Sequence[bytes], grave: Grave, wall_ms: int | None
 ) -> bool:
     incarnation, key, mark = grave
-    record = hints.load(txn, RECORDS, incarnation, key)
+    kept = broken.look(txn, RECORDS, incarnation, key)
+    record = kept.record
+    if kept.was is not None:
+        return False
     if record.known() or record.versions:
         if not record.is_tombstone():
             return False

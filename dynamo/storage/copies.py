@@ -2,7 +2,8 @@
 
 Reads are synchronous and merge what is held as owner with what is held for others, so that a
 stand-in's copy is as readable as an owner's. Writes are jobs of the group commit and answer when
-they are on disk. A record is stored only when every chunk it names is here.
+they are on disk. A record is stored only when every chunk it names is here. One whose row turns out
+damaged is answered by nobody until it is mended (`dynamo.storage.broken`).
 
 Records live in table `records` at `dynamo.storage.rows.row(incarnation, key)`.
 """
@@ -14,20 +15,21 @@ from typing import Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from dynamo.core.record import EMPTY, Context, Draft, Record
-from dynamo.errors import DynamoError, MissingChunks, NoSuchBucket
+from dynamo.errors import Corrupt, DynamoError, MissingChunks, NoSuchBucket
 from dynamo.log import make_logger
-from dynamo.storage import graves, hints, ledger, places, rows
+from dynamo.storage import broken, graves, hints, ledger, places, rows
 from dynamo.storage.chunks import Chunks
 from dynamo.storage.committer import Committer
-from dynamo.storage.engine import Engine, Transaction, View
-from dynamo.storage.hints import Effects, HintBook
+from dynamo.storage.effects import Effects
+from dynamo.storage.engine import Engine, Transaction
+from dynamo.storage.hints import HintBook
 from dynamo.storage.jobs import frees_space
+from dynamo.storage.owned import RECORDS, TABLES, both, heal, own, owned
 from dynamo.storage.places import Change, PlaceBook
-from dynamo.wire.codec import RECORD, Hint
-
-RECORDS = "records"
+from dynamo.wire.codec import Hint
 
 Merging = tuple[bytes, bytes, Record, bool]
 """One of several merges: incarnation, key, record, whether the bucket keeps the latest only."""
@@ -42,7 +44,9 @@ class Copies:
     """One node's share of the data.
 
     `alone` runs a blocking call on the committer's thread, between two commits. `observe` is
-    told every stamp that comes in from outside (for the hybrid clock), `moved` how the fingerprints
+    told every stamp that comes in from outside (for the hybrid clock). `damaged` is told each time
+    the record of a key could not be read, `corrupt` once for each row that was found damaged,
+    `moved` how the fingerprints
     of owned keys changed, in the order of the commits (for the trees), `touched` of which key
     something is about to be stored or noted. `gone`: the names of deleted buckets, by
     incarnation; nothing is stored for them any more. From here on every
@@ -56,6 +60,8 @@ class Copies:
     observe: Callable[[int], None]
     hints: HintBook
     places: PlaceBook
+    damaged: Callable[[bytes, bytes], object] = lambda incarnation, key: None
+    corrupt: Callable[[str], object] = lambda kind: None
     moved: Callable[[Sequence[Change]], None] = lambda changes: None
     touched: Callable[[bytes, bytes], None] = lambda incarnation, key: None
     gone: Mapping[bytes, str] = attrs.field(factory=dict)
@@ -66,18 +72,22 @@ class Copies:
     def read(self, incarnation: bytes, key: bytes) -> Record:
         """What this node knows of a key; `EMPTY` if nothing. Raises `Corrupt`."""
         view = self.engine.view()
-        record = _owned(view, incarnation, key)
-        if self.hints.any():
-            copy = hints.held(view, incarnation, key)
-            if copy.known():
-                return record.merge(copy)
+        try:
+            record = owned(view, incarnation, key)
+            if self.hints.any():
+                copy = hints.held(view, incarnation, key)
+                if copy.known():
+                    return record.merge(copy)
+        except Corrupt:
+            self.damaged(incarnation, key)
+            raise
         return record
 
     def apart(self, incarnation: bytes, key: bytes) -> tuple[Record, Record, tuple[str, ...]]:
         """The owned record, the copy held for others, and who has yet to be told of the key."""
         view = self.engine.view()
         return (
-            _owned(view, incarnation, key),
+            owned(view, incarnation, key),
             hints.held(view, incarnation, key),
             self.hints.targets_of(view, incarnation, key),
         )
@@ -104,36 +114,34 @@ class Copies:
         `missed_by`: owners this node answers for, noted as hints in the same commit. A node that
         is no `owner` of the key keeps the copy apart, for those. Either way the write goes on from
         all that is held here: a node can own a key for one write and stand in for the next.
+
+        Fails with `Corrupt` while what is held here is damaged: the write would not replace what it
+        is meant to. Where nobody can tell what that was, it goes on without.
         """
         self.touched(incarnation, key)
 
         def job(txn: Transaction, effects: Effects) -> Record:
             if incarnation in self.gone:
                 raise NoSuchBucket(self.gone[incarnation])
-            old, other = _owned(txn, incarnation, key), hints.held(txn, incarnation, key)
+            old, other = both(txn, effects, incarnation, key)
             if not owner:
                 old, other = other, old
             known = old.merge(other, latest=latest) if other.known() else old
-            counter, last = ledger.floor(txn, actor)
-            new = known.put(
-                draft,
-                actor=ledger.signs_as(txn, actor),
-                stamp=max([stamp, last + 1, *(v.stamp + 1 for v in known.versions)]),
-                context=context,
-                latest=latest,
-                floor=counter,
-            )
-            if new != old:
-                self._require_chunks(old, new)
+            new = _written(txn, known, draft, actor, stamp, context, latest)
+            if not new.known():
+                return new  # the delete of what nobody here ever heard of: there is nothing to keep
+            if new is not old:
+                self.require_chunks(old, new)
                 if owner:
-                    _own(txn, effects, incarnation, key, old, new)
+                    own(txn, effects, incarnation, key, old, new)
                 else:
                     hints.hold(txn, effects, incarnation, key, old, new)
             for target in missed_by:
                 hints.note(txn, effects, target, incarnation, key)
             return new
 
-        return self.submit(job, frees_space=draft is None)
+        stored = self.submit(job, frees_space=draft is None)
+        return stored.addErrback(self._met_damage, incarnation, key)
 
     def merge(
         self, incarnation: bytes, key: bytes, record: Record, *, latest: bool = False
@@ -174,12 +182,17 @@ class Copies:
         def job(txn: Transaction, effects: Effects) -> Record:
             if incarnation in self.gone:
                 return EMPTY
-            old = hints.held(txn, incarnation, key)
+            kept = broken.look(txn, hints.HELD, incarnation, key)
+            old = kept.record
             new = old.merge(record, latest=latest)
-            if new != old:
-                self._require_chunks(old, new)
-                hints.hold(txn, effects, incarnation, key, old, new)
-            hints.note(txn, effects, target, incarnation, key)
+            if new != old or kept.fresh:
+                self.require_chunks(old, new)
+                if kept.was is None:
+                    hints.hold(txn, effects, incarnation, key, old, new)
+                else:
+                    broken.keep(txn, effects, hints.HELD, incarnation, key, kept, new)
+            if new.known():
+                hints.note(txn, effects, target, incarnation, key)
             return new
 
         return self.submit(job, frees_space=False)
@@ -211,12 +224,16 @@ class Copies:
         walks = [rows.walk(view, RECORDS, incarnation, start)]
         if self.hints.any():
             walks.append(hints.walk_held(view, incarnation, start))
-        for key, found in _in_step(walks):
+        for key, found in rows.in_step(walks):
             if not key.startswith(prefix):
                 return
-            record = RECORD.decode(found[0])
-            for data in found[1:]:
-                record = record.merge(RECORD.decode(data))
+            record = EMPTY
+            for i, data in found:
+                kept = broken.decode(TABLES[i], rows.row(incarnation, key), data)
+                if kept.was is not None:
+                    self.damaged(incarnation, key)
+                known = broken.require(kept, key)
+                record = known if record is EMPTY else record.merge(known)
             yield key, record
 
     def forget(self, incarnation: bytes, limit: int = 256) -> Deferred[int]:
@@ -232,7 +249,18 @@ class Copies:
                 if len(found) >= limit:
                     break
             for key, data in found:
-                disown(txn, effects, incarnation, key, RECORD.decode(data))
+                row = rows.row(incarnation, key)
+                kept = broken.decode(RECORDS, row, data)
+                if kept.fresh:
+                    ledger.forgets(txn)
+                whole = kept.was is None
+                if whole:
+                    ledger.count(txn, kept.record, EMPTY)
+                effects.unused += ledger.refer(txn, kept.record, EMPTY)
+                txn.delete(RECORDS, row)
+                before = kept.record if whole else None
+                places.move(effects, incarnation, key, before, EMPTY)
+                graves.note(txn, incarnation, key, before, EMPTY)
             return len(found)
 
         return self.submit(job, frees_space=True)
@@ -249,11 +277,16 @@ class Copies:
         return self.alone(lambda: _sole(self.engine.commit([frees_space(free)])))
 
     def sweep(self) -> int:
-        """At start: removes half-written chunks and those no record names; returns how many."""
+        """At start: removes half-written chunks and those no record names; returns how many.
+
+        Where damaged records have left the accounts doubtful, it counts anew first.
+        """
+        if ledger.doubtful(self.engine.view()):
+            self.engine.commit([ledger.recount])
         view = self.engine.view()
         return self.chunks.sweep(lambda digest: ledger.references(view, digest) > 0)
 
-    def _require_chunks(self, old: Record, new: Record) -> None:
+    def require_chunks(self, old: Record, new: Record) -> None:
         """Nothing is written yet, so `MissingChunks` becomes the outcome of this job alone."""
         if any(v.chunks for v in new.versions):
             wanted = new.chunk_digests() - old.chunk_digests()
@@ -272,23 +305,37 @@ class Copies:
     ) -> Record:
         if incarnation in self.gone:
             return EMPTY
-        old = _owned(txn, incarnation, key)
+        kept = broken.look(txn, RECORDS, incarnation, key)
+        old = kept.record
         new = old.merge(record, latest=latest)
-        if new is not old and new != old:
-            self._require_chunks(old, new)
-            _own(txn, effects, incarnation, key, old, new)
+        if kept.was is not None:
+            self.require_chunks(old, new)
+            replace = heal if kept.alone and new.known() else broken.keep
+            replace(txn, effects, RECORDS, incarnation, key, kept, new)
+        elif new is not old and new != old:
+            self.require_chunks(old, new)
+            own(txn, effects, incarnation, key, old, new)
         return new
 
     def _take(self, incarnation: bytes, key: bytes, record: Record) -> None:
         """A record has come in."""
         self.touched(incarnation, key)
+        self.note_stamps(record)
+
+    def _met_damage(self, failure: Failure, incarnation: bytes, key: bytes) -> Failure:
+        if failure.check(Corrupt):
+            self.damaged(incarnation, key)
+        return failure
+
+    def note_stamps(self, record: Record) -> None:
+        """Tells the hybrid clock of a record that came in."""
         for version in record.versions:
             self.observe(version.stamp)
 
     def submit(
         self, work: Callable[[Transaction, Effects], T], *, frees_space: bool
     ) -> Deferred[T]:
-        """Runs a job that changes records; fires with what it returned once that is on disk."""
+        """Has a job committed; what it did besides is taken note of before the answer."""
 
         def job(txn: Transaction) -> tuple[T, Effects]:
             effects = Effects()
@@ -304,14 +351,43 @@ class Copies:
     def _committed(self, outcome: tuple[T, Effects]) -> T:
         result, effects = outcome
         if effects.moved:
-            self.places.apply(effects.moved)
-            self.moved(effects.moved)
+            self.moved(self.places.apply(effects.moved, self.engine.view))
         if effects.hinted:
             self.hints.apply(effects)
+        for table, incarnation, key in effects.broken:
+            log.error(
+                "The row of {key} in {table} is damaged; it is set aside until others have told "
+                "what it was",
+                key=repr(key),
+                table=table,
+            )
+            self.corrupt("record")
+            self.damaged(incarnation, key)
         if effects.unused:
             freed = self.discard(effects.unused)
             freed.addErrback(lambda f: log.error("Chunks were not freed: {f}", f=f.value))
         return result
+
+
+def _written(
+    txn: Transaction,
+    known: Record,
+    draft: Draft | None,
+    actor: str,
+    stamp: int,
+    context: Context | None,
+    latest: bool,
+) -> Record:
+    """The record after one write, with a dot and a stamp above all that this node gave out."""
+    counter, last = ledger.floor(txn, actor)
+    return known.put(
+        draft,
+        actor=ledger.signs_as(txn, actor),
+        stamp=max([stamp, last + 1, *(v.stamp + 1 for v in known.versions)]),
+        context=context,
+        latest=latest,
+        floor=counter,
+    )
 
 
 def _sole(outcomes: list[Any]) -> Any:
@@ -319,39 +395,3 @@ def _sole(outcomes: list[Any]) -> Any:
     if isinstance(outcomes[0], BaseException):
         raise outcomes[0]
     return outcomes[0]
-
-
-def _owned(view: View, incarnation: bytes, key: bytes) -> Record:
-    return hints.load(view, RECORDS, incarnation, key)
-
-
-def _own(
-    txn: Transaction, effects: Effects, incarnation: bytes, key: bytes, old: Record, new: Record
-) -> None:
-    """Replaces the owned record and everything kept in step with it."""
-    hints.keep(txn, effects, RECORDS, incarnation, key, old, new)
-    places.move(effects, incarnation, key, old, new)
-    graves.note(txn, incarnation, key, old, new)
-    ledger.count(txn, old, new)
-
-
-def disown(txn: Transaction, effects: Effects, incarnation: bytes, key: bytes, old: Record) -> None:
-    """Takes an owned record, and all that is kept in step with it, off this disk."""
-    effects.unused += ledger.refer(txn, old, EMPTY)
-    txn.delete(RECORDS, rows.row(incarnation, key))
-    places.move(effects, incarnation, key, old, EMPTY)
-    graves.note(txn, incarnation, key, old, EMPTY)
-    ledger.count(txn, old, EMPTY)
-
-
-def _in_step(walks: list[Iterator[tuple[bytes, bytes]]]) -> Iterator[tuple[bytes, list[bytes]]]:
-    """Joins ordered walks: each key once, with the value of every walk that has it."""
-    heads = [next(walk, None) for walk in walks]
-    while any(head is not None for head in heads):
-        key = min(head[0] for head in heads if head is not None)
-        values = []
-        for i, head in enumerate(heads):
-            if head is not None and head[0] == key:
-                values.append(head[1])
-                heads[i] = next(walks[i], None)
-        yield key, values

@@ -11,7 +11,8 @@ import struct
 from collections.abc import Iterator
 
 from dynamo.core.record import Record
-from dynamo.storage import rows
+from dynamo.errors import Corrupt
+from dynamo.storage import ledger, rows
 from dynamo.storage.engine import Transaction, View
 from dynamo.storage.places import place
 from dynamo.wire.codec import FORMAT
@@ -21,22 +22,26 @@ COUNT = b"graves"
 _U64 = struct.Struct(">Q")
 
 
-def note(txn: Transaction, incarnation: bytes, key: bytes, old: Record, new: Record) -> None:
-    """Notes, inside a job, that the owned record of a key has changed; `EMPTY`: is not there."""
-    was, now = old.is_tombstone(), new.is_tombstone()
+def note(txn: Transaction, incarnation: bytes, key: bytes, old: Record | None, new: Record) -> None:
+    """Notes, inside a job, that the owned record of a key has changed; `EMPTY`: is not there, None:
+    nobody knows."""
+    where, now = place(incarnation, key), new.is_tombstone()
+    was = txn.get(GRAVES, where) is not None if old is None else old.is_tombstone()
     if was == now:
         return
-    where = place(incarnation, key)
     if now:
         txn.put(GRAVES, where, FORMAT + incarnation + key)
     else:
         txn.delete(GRAVES, where)
-    txn.put("meta", COUNT, _U64.pack(max(0, count(txn) + (1 if now else -1))))
+    ledger.state(txn, COUNT, _U64.pack(max(0, count(txn) + (1 if now else -1))))
 
 
 def count(view: View) -> int:
     """How many tombstones this node owns."""
-    held = view.get("meta", COUNT)
+    try:
+        held = ledger.fact(view, COUNT)
+    except Corrupt:
+        return 0
     return 0 if held is None else int(_U64.unpack(held)[0])
 
 

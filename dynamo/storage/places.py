@@ -15,23 +15,23 @@ same as `records` at every commit, whatever crashes.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 import msgspec
 from twisted.internet.defer import Deferred, succeed
 
 from dynamo.core.merkle import Shape, fingerprint
-from dynamo.core.record import EMPTY, Record
+from dynamo.core.record import Record
 from dynamo.core.ring import position
 from dynamo.errors import Corrupt
 from dynamo.log import make_logger
-from dynamo.storage import rows
+from dynamo.storage import broken, rows
 from dynamo.storage.committer import Committer
+from dynamo.storage.effects import Effects
 from dynamo.storage.engine import Transaction, View
-from dynamo.storage.hints import Effects
 from dynamo.storage.jobs import frees_space
-from dynamo.wire.codec import FORMAT, RECORD, Codec
+from dynamo.wire.codec import FORMAT, Codec
 
 PLACES = "places"
 CHANGES = "changes"
@@ -59,17 +59,24 @@ _CHANGED: Codec[list[Placed]] = Codec(list[Placed])
 Change = tuple[bytes, Placed, int]
 """A place, what is there now, and by how much the fingerprint there changed."""
 
+Moved = tuple[bytes, Placed, int | None]
+"""The same as a job knows it: None where the record that was there could not be read."""
+
 
 def place(incarnation: bytes, key: bytes) -> bytes:
     """The row of a key."""
     return position(incarnation, key) + rows.row(incarnation, key)
 
 
-def move(effects: Effects, incarnation: bytes, key: bytes, old: Record, new: Record) -> None:
-    """Notes, inside a job, that the owned record of a key has changed; `EMPTY`: it is gone."""
+def move(effects: Effects, incarnation: bytes, key: bytes, old: Record | None, new: Record) -> None:
+    """Notes, inside a job, that the owned record of a key has changed; `EMPTY`: it is gone. `old`
+    is None where the row was damaged, so that nobody can say by how much."""
     where = place(incarnation, key)
-    before = fingerprint(where, old) if old.known() else None
     now = fingerprint(where, new) if new.known() else None
+    if old is None:
+        effects.moved.append((where, Placed(incarnation, key, now), None))
+        return
+    before = fingerprint(where, old) if old.known() else None
     if now != before:
         delta = (now or 0) - (before or 0)
         effects.moved.append((where, Placed(incarnation, key, now), delta))
@@ -139,11 +146,25 @@ class PlaceBook:
 
     # In the reactor.
 
-    def apply(self, changes: Iterable[Change]) -> None:
-        """Takes note of what a committed job did to owned keys."""
+    def apply(self, moved: Iterable[Moved], view: Callable[[], View]) -> list[Change]:
+        """Takes note of what a committed job did to owned keys; by how much each changed, also
+        where the job did not know."""
         self._in_order = None
-        for where, placed, _ in changes:
+        changes = []
+        for where, placed, delta in moved:
+            if delta is None:
+                delta = (placed.fingerprint or 0) - self._said(where, view())
             self.pending[where] = placed
+            changes.append((where, placed, delta))
+        return changes
+
+    def _said(self, where: bytes, view: View) -> int:
+        """The fingerprint that counts for a place now."""
+        said = self.pending.get(where)
+        if said is None:
+            value = view.get(PLACES, where)
+            said = None if value is None else read(where, value)
+        return 0 if said is None else said.fingerprint or 0
 
     def of(
         self, view: View, shape: Shape, partition: int, leaves: Sequence[int], after: bytes = b""
@@ -209,14 +230,10 @@ class PlaceBook:
 def _held(view: View, where: bytes, incarnation: bytes, key: bytes) -> Placed:
     """What a place is to say of the record that is there: nothing of a damaged one."""
     data = view.get("records", rows.row(incarnation, key))
-    known = None
-    try:
-        record = EMPTY if data is None else RECORD.decode(data)
-        if record.known():
-            known = fingerprint(where, record)
-    except Corrupt as error:
-        log.error("A damaged record has no place in any tree: {why}", why=error)
-    return Placed(incarnation, key, known)
+    kept = None if data is None else broken.decode("records", rows.row(incarnation, key), data)
+    if kept is None or kept.was is not None or not kept.record.known():
+        return Placed(incarnation, key, None)
+    return Placed(incarnation, key, fingerprint(where, kept.record))
 
 
 @attrs.define(eq=False)

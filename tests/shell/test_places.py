@@ -17,8 +17,9 @@ from dynamo.storage import places, rows
 from dynamo.storage.copies import Copies
 from dynamo.storage.facts import BucketTable
 from dynamo.storage.places import PlaceBook
+from dynamo.storage.recovery import Recovery
 from dynamo.storage.trees import Trees
-from dynamo.wire.codec import RECORD
+from dynamo.wire.codec import KEEPING
 from tests.support.disk import INCARNATION, Disk, draft, now, record
 
 LONG = b"m" * 600
@@ -72,7 +73,8 @@ class Counted:
         view, found = self.disk.engine.view(), {}
         for incarnation in (INCARNATION, OTHER):
             for key, data in rows.walk(view, "records", incarnation):
-                where, known = places.place(incarnation, key), RECORD.decode(data)
+                where, row = places.place(incarnation, key), rows.row(incarnation, key)
+                known = KEEPING["records"].decode(row, data)
                 if known.known():
                     found[where] = (incarnation, key, fingerprint(where, known))
         return found
@@ -320,3 +322,25 @@ def test_a_book_is_read_from_what_was_committed() -> None:
     counted.work(3, "forget", b"", "")
     book = PlaceBook(counted.disk.engine.view())
     assert book.pending == counted.copies.places.pending
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_a_record_that_was_damaged_and_mended_counts_once(flushed: bool) -> None:
+    """Nobody can say what was there, so the tree goes by what was said of it last."""
+    counted = Counted()
+    disk = counted.disk
+    for number in range(5):
+        disk.put(b"k%d" % number, draft(str(number)))
+    if flushed:
+        counted.settle()
+    else:
+        counted.step()
+    row = rows.row(INCARNATION, b"k1")
+    rotten = bytearray(disk.engine.tables["records"].values[row])
+    rotten[-1] ^= 1
+    disk.engine.tables["records"].set(row, bytes(rotten))
+    now(Recovery(disk.copies).set_aside(INCARNATION, b"k1"))
+    disk.merge(b"k1", record("since", "b"))
+    now(Recovery(disk.copies).mend(INCARNATION, b"k1", record("told", "c")))
+    counted.settle()
+    counted.check()

@@ -14,8 +14,8 @@ from dynamo.errors import DynamoError
 from dynamo.replica.remote import OPS
 from dynamo.sim.world import World
 from dynamo.storage import graves
+from dynamo.storage.broken import decode
 from dynamo.wire import messages
-from dynamo.wire.codec import RECORD
 from tests.sim.test_put_back import done, put
 from tests.support.cluster import Body
 
@@ -53,7 +53,7 @@ def alive(world: World) -> set[bytes]:
     for host in world.hosts.values():
         for table in ("records", "held"):
             for row, data in host.drive.durable().scan(table, b""):
-                if RECORD.decode(data).live():
+                if decode(table, row, data).record.live():
                     found.add(row)
     return found
 
@@ -76,7 +76,7 @@ def test_a_thousand_deletes_past_a_long_outage() -> None:
         delete(world, f"n{i % 3 + 1}", key)
     world.run_for(3600)
     assert sum(world.node(name).graves.reaped for name in world.running()) == 0
-    assert world.node("n1").tombstones.waits_for == "n4 must be there to agree"
+    assert world.node("n1").work.tombstones.waits_for == "n4 must be there to agree"
     assert len(alive(world)) > 500, "what n4 holds is old"
     world.start("n4")
     world.run_for(120)
@@ -215,8 +215,8 @@ def test_what_was_seen_and_deleted_stays_deleted(seed: int) -> None:
     rng = Random(seed)
     gone: set[bytes] = set()
     for number in range(120):
+        fault(world, rng)
         up = [n for n in world.running() if not world.hosts[n].machine.paused]
-        fault(world, rng, up)
         work = change(world, rng.choice(up), f"k{rng.randrange(8)}", number, gone)
         Deferred.fromCoroutine(work).addErrback(lambda failure: failure.trap(DynamoError))
         world.run_for(rng.choice([0.01, 0.1, 0.5, 3]))
@@ -235,8 +235,9 @@ def test_what_was_seen_and_deleted_stays_deleted(seed: int) -> None:
     assert sum(world.node(name).graves.reaped for name in world.names) > 0
 
 
-def fault(world: World, rng: Random, up: list[str]) -> None:
+def fault(world: World, rng: Random) -> None:
     """Now and then something breaks, or is mended."""
+    up = [n for n in world.running() if not world.hosts[n].machine.paused]
     name = rng.choice(world.names)
     host = world.hosts[name]
     chance = rng.random()

@@ -1,48 +1,31 @@
-"""The composition root: builds, joins, starts and stops every part of a node.
+"""A node's life: its parts are built in the order of the data, and stopped the other way round.
 
-Top to bottom in the order of the data: disk, copies, members, coordinator, faces, background.
-Everything a part must not choose for itself comes in here: the reactor (time and network), dice,
-the wall clock. Stopping goes the other way round: no new requests, let those under way finish,
-then background, network, disk.
+Disk, copies, members, coordinator, background, faces; then no new requests, those under way
+finish, and background, network and disk end.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from twisted.application.service import IService, Service
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 
 from dynamo.api.documented import DocumentedFace
-from dynamo.api.metrics import Metrics
+from dynamo.api.metrics import Metrics, Reading
 from dynamo.api.operating import OperatingFace
 from dynamo.api.peer import PeerFace
 from dynamo.api.resource import ResourceFace
 from dynamo.api.site import Site, site
-from dynamo.api.vitals import readings, why_not_ready
-from dynamo.background.antientropy import AntiEntropy
-from dynamo.background.census import Census
-from dynamo.background.divergence import Surroundings
-from dynamo.background.handoff import Handoff
-from dynamo.background.reaper import Reaper
-from dynamo.background.runner import Runner, Task
-from dynamo.background.tombstones import TombstoneReaper
+from dynamo.api.vitals import readings, status, why_not_ready
 from dynamo.cluster.membership import Membership
 from dynamo.cluster.rollback import Rollback
 from dynamo.config import Address, Config
-from dynamo.coordinator.bodies import Bodies
-from dynamo.coordinator.buckets import Buckets
-from dynamo.coordinator.door import Door
-from dynamo.coordinator.listing import Lister
-from dynamo.coordinator.preferences import Preferences
-from dynamo.coordinator.reads import Reader
-from dynamo.coordinator.repair import Repairer
 from dynamo.coordinator.terms import Defaults
-from dynamo.coordinator.writes import Writer
 from dynamo.core.clock import HybridClock
 from dynamo.core.grace import Grace
 from dynamo.core.members import IDENTITY_MAX, Member, Role
@@ -50,12 +33,12 @@ from dynamo.core.sightings import Origin, Sightings
 from dynamo.core.swim import Swim
 from dynamo.errors import DynamoError
 from dynamo.log import make_logger
-from dynamo.ports import Liveness
+from dynamo.node.coordination import build_door
+from dynamo.node.work import Work
 from dynamo.replica.graves import GraveKeeper
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.pool import peer_client
 from dynamo.replica.remote import RemoteReplica
-from dynamo.replica.trees import TreeKeeper
 from dynamo.storage.committer import Committer
 from dynamo.storage.copies import Copies
 from dynamo.storage.disk import LocalDisk, OpenDisk
@@ -64,7 +47,7 @@ from dynamo.storage.hints import HintBook
 from dynamo.storage.places import PlaceBook
 from dynamo.storage.trees import Trees
 from dynamo.wire.datagrams import NONCE_BYTES, Codec
-from dynamo.wire.messages import BucketMake, Coordinate, Hello
+from dynamo.wire.messages import Hello
 from dynamo.wire.signing import Signer
 
 PEER_TIMEOUT_S = 1.0
@@ -72,29 +55,12 @@ GOODBYE_S = 5.0
 PEER_GRACE_S = 1.0
 BACKLOG = 1024
 """Connections that may wait to be accepted; one without room is tried again a second later."""
-LOOK_S = 1.0
-"""Seconds between two looks whether anything is to be compared."""
-REAP_S = 2.0
-"""Seconds between two tries to reap tombstones."""
 NEW_HANDS = (1 << 16, 1 << 31)
 """Of these a node draws its hand when it does not know which it has used; counted up otherwise."""
 BODY_SLACK = 1024 * 1024
 """Bytes a form may have beyond its file: its other fields and the boundaries."""
 
 log = make_logger()
-
-
-def makeNode(
-    config: Config,
-    *,
-    reactor: Any,
-    rng: random.Random,
-    wall_clock: Callable[[], float],
-    open_disk: OpenDisk | None = None,
-) -> IService:
-    """A node that has not been started. `wall_clock` reads seconds since the epoch; without
-    `open_disk` the data directory is a folder of this machine's."""
-    return Node(config, reactor, rng, wall_clock, open_disk)
 
 
 class Node(Service):
@@ -115,7 +81,6 @@ class Node(Service):
         self._open_disk = open_disk or partial(LocalDisk, config.node.data_dir, reactor)
         self._boot = rng.randbytes(8).hex()
         self._sightings = Sightings()
-        self._grace = Grace()
         self._messages = 0
         self._ports: list[Any] = []
 
@@ -125,6 +90,7 @@ class Node(Service):
             self._build_storage()
             self._build_cluster()
             self._build_coordinator()
+            self._build_background()
             self._build_faces()
             self._listen(self.config.listen.cluster, self._peer_site)
             seeds = [str(seed) for seed in self.config.cluster.seeds]
@@ -139,7 +105,7 @@ class Node(Service):
         except (DynamoError, CannotListenError) as error:
             log.critical("{node} cannot start: {why}", node=self.config.node.name, why=error)
             raise SystemExit(f"{self.config.node.name} cannot start: {error}") from None
-        self._start_background()
+        self.work.start()
         log.info(
             "{node} serves clients on {api}, members on {cluster}; data in {where}",
             node=self.config.node.name,
@@ -160,7 +126,7 @@ class Node(Service):
         await self._within(goodbye, GOODBYE_S)
         await _maybe(peer_port.stopListening())
         await self._finish(self._peer_site, PEER_GRACE_S)
-        self._runner.stop()
+        self.work.runner.stop()
         self.view.stop()
         await _maybe(self._gossip_port.stopListening())
         await self.committer.close()
@@ -181,11 +147,7 @@ class Node(Service):
     def _build_storage(self) -> None:
         self._disk = self._open_disk()
         self.engine, self.chunks = self._disk.engine, self._disk.chunks
-        self.metrics = Metrics(
-            lambda: readings(
-                self.copies, self.engine, self.chunks, self.view, self.repair.tally, self.graves
-            )
-        )
+        self.metrics = Metrics(self._readings)
         self.committer = Committer(
             self.engine,
             self._disk.run,
@@ -258,58 +220,46 @@ class Node(Service):
         )
         self.view.rollback = Rollback(self._origin(), self._reactor, self._sign_anew)
         self.local = LocalReplica(config.node.name, self.copies, self.chunks, self.table, self.view)
-        keeper = TreeKeeper(self.copies, self.trees, self.table, self._wall_clock)
-        self.local.handlers.update(keeper.handlers())
-        self.local.exchanged = keeper.exchanged
         self.graves = GraveKeeper(
-            self.copies, self.view, self._actor, self._wall_ms, self._fence, self._grace
+            self.copies, self.view, self._actor, self._wall_ms, self._fence, Grace()
         )
         self.local.handlers.update(self.graves.handlers())
-        self.repair = AntiEntropy(
-            around=Surroundings(self.view, keeper, self._grace),
-            interval=config.repair.interval,
-            seconds=self._reactor.seconds,
-            rng=random.Random(self._rng.randbytes(16)),
-        )
 
     def _build_coordinator(self) -> None:
         config = self.config
         rep, timeout = config.replication, config.limits.request_timeout
-        defaults = Defaults(n=rep.n, r=rep.r, w=rep.w, quorum=rep.quorum, timeout=timeout)
-        self.defaults = defaults
-        preferences = Preferences(self.view)
-        asking: dict[str, Any] = {
-            "view": self.view,
-            "preferences": preferences,
-            "clock": self._reactor,
-            "counted": self.metrics.operation,
-        }
-        timing: dict[str, Any] = {"hybrid": self.hybrid, "wall_ms": self._wall_ms}
-        holding: dict[str, Any] = {"grace": self._grace, **asking}
-        writer = Writer(copies=self.copies, actor=self._actor, **holding, **timing)
-        buckets = Buckets(
-            view=self.view, table=self.table, clock=self._reactor, defaults=defaults, **timing
-        )
-        self.door = Door(
-            name=config.node.name,
+        self.defaults = Defaults(n=rep.n, r=rep.r, w=rep.w, quorum=rep.quorum, timeout=timeout)
+        self.door = build_door(
+            config=config,
+            defaults=self.defaults,
             view=self.view,
-            preferences=preferences,
-            defaults=defaults,
-            buckets=buckets,
-            writer=writer,
-            reader=Reader(local_read=self.copies.read, **asking),
-            repairer=Repairer(**holding),
-            bodies=Bodies(
-                view=self.view,
-                clock=self._reactor,
-                rng=random.Random(self._rng.randbytes(16)),
-                max_bytes=config.limits.max_object_bytes,
-                timeout=timeout,
-            ),
-            lister=Lister(view=self.view, clock=self._reactor),
+            copies=self.copies,
+            table=self.table,
+            local=self.local,
+            reactor=self._reactor,
+            rng=random.Random(self._rng.randbytes(16)),
+            hybrid=self.hybrid,
+            wall_ms=self._wall_ms,
+            actor=self._actor,
+            grace=self.graves.grace,
+            counted=self.metrics.operation,
         )
-        self.local.handlers[Coordinate] = lambda op: Deferred.fromCoroutine(writer.coordinate(op))
-        self.local.handlers[BucketMake] = lambda op: Deferred.fromCoroutine(buckets.make(op))
+
+    def _build_background(self) -> None:
+        self.work = Work(
+            config=self.config,
+            view=self.view,
+            copies=self.copies,
+            table=self.table,
+            local=self.local,
+            reactor=self._reactor,
+            actor=self._actor,
+            metrics=self.metrics,
+            graves=self.graves,
+            trees=self.trees,
+            rng=random.Random(self._rng.randbytes(16)),
+            wall_clock=self._wall_clock,
+        )
 
     def _build_faces(self) -> None:
         config = self.config
@@ -319,7 +269,8 @@ class Node(Service):
             door=self.door,
             metrics=self.metrics,
             why_not_ready=lambda: why_not_ready(self.view, self.defaults),
-            repair=self.repair.partitions,
+            runner=self.work.runner,
+            repair=self.work.antientropy.partitions,
         )
         peer = PeerFace(
             self.local,
@@ -332,52 +283,21 @@ class Node(Service):
             self.graves.fences,
         )
         self._api_site = site(
-            DocumentedFace(self.door, self._status).app,
+            DocumentedFace(self.door, partial(status, self.view)).app,
             ResourceFace(self.door).app,
             operating.app,
             reactor=self._reactor,
             body_limit=config.limits.max_object_bytes + BODY_SLACK,
             observe=self.metrics.request,
+            foreground=self.work.admission.waited,
         )
         self._peer_site = site(
             peer.app,
             observe=self.metrics.request,
+            foreground=self.work.admission.waited,
             reactor=self._reactor,
             body_limit=64 * 1024 * 1024,
         )
-
-    def _start_background(self) -> None:
-        handoff = Handoff(
-            view=self.view,
-            copies=self.copies,
-            buckets=self.table,
-            actor=self._actor,
-            grace=self._grace,
-        )
-        reaper = Reaper(copies=self.copies, buckets=self.table)
-        self._runner = Runner(self._reactor)
-        self._runner.add(Task("handoff", handoff.step, idle_s=1.0))
-        self._runner.add(Task("reaper", reaper.step, idle_s=2.0, busy_s=0.01))
-        census = Census(trees=self.trees, copies=self.copies, buckets=self.table)
-        look_s = min(LOOK_S, self.config.repair.interval / 4)
-        self._runner.add(Task("census", census.step, idle_s=look_s, busy_s=0.005))
-        self._runner.add(Task("antientropy", self.repair.step, idle_s=look_s, busy_s=0.01))
-        self.tombstones = TombstoneReaper(
-            view=self.view,
-            copies=self.copies,
-            buckets=self.table,
-            copies_of=self.trees.copies_of,
-            clock=self._reactor,
-            rng=random.Random(self._rng.randbytes(16)),
-        )
-        self._runner.add(Task("tombstones", self.tombstones.step, idle_s=REAP_S, busy_s=0.01))
-        self.view.watch(self._member_changed)
-
-    def _member_changed(self, name: str, liveness: Liveness) -> None:
-        self._runner.wake("handoff")
-        if liveness == "alive":
-            self.repair.appeared(name)
-            self._runner.wake("antientropy")
 
     # What the parts ask of the whole.
 
@@ -400,6 +320,11 @@ class Node(Service):
             origin=self._origin,
             heard=self._heard,
         )
+
+    def _readings(self) -> Iterable[Reading]:
+        work = self.work
+        tasks = (work.runner, work.upkeep, work.antientropy.tally, self.graves)
+        return readings(self.copies, self.engine, self.chunks, self.view, *tasks)
 
     def _wall_ms(self) -> int:
         return int(self._wall_clock() * 1000)
@@ -450,12 +375,6 @@ class Node(Service):
             bytes=size,
             seen=self._sightings.told(),
         )
-
-    def _status(self) -> dict[str, str]:
-        return {
-            m.name: "Live" if m.liveness in ("alive", "suspect") else "Down"
-            for m in self.view.members()
-        }
 
 
 async def _maybe(result: Any) -> None:

@@ -1,0 +1,117 @@
+"""What a node does that nobody waits for, put together."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from dynamo.api.metrics import Metrics
+from dynamo.api.vitals import crowded
+from dynamo.background.antientropy import AntiEntropy
+from dynamo.background.census import Census
+from dynamo.background.divergence import Surroundings
+from dynamo.background.handoff import Handoff
+from dynamo.background.reaper import Reaper
+from dynamo.background.runner import Runner, Task
+from dynamo.background.tombstones import TombstoneReaper
+from dynamo.background.upkeep import Upkeep
+from dynamo.cluster.membership import Membership
+from dynamo.config import Config
+from dynamo.core.admission import Admission
+from dynamo.ports import Liveness
+from dynamo.replica.graves import GraveKeeper
+from dynamo.replica.local import LocalReplica
+from dynamo.replica.trees import TreeKeeper
+from dynamo.storage.copies import Copies
+from dynamo.storage.facts import BucketTable
+from dynamo.storage.trees import Trees
+
+LOOK_S = 1.0
+"""Seconds between two looks whether anything is to be compared."""
+
+REAP_S = 2.0
+"""Seconds between two tries to reap tombstones."""
+
+
+class Work:
+    """The background tasks of a node, and the runner that steps them once it is started.
+
+    `actor()` is the node's actor.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        view: Membership,
+        copies: Copies,
+        table: BucketTable,
+        local: LocalReplica,
+        reactor: Any,
+        actor: Callable[[], str],
+        metrics: Metrics,
+        graves: GraveKeeper,
+        trees: Trees,
+        rng: random.Random,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self.admission = Admission(config.limits.background_latency)
+        self.runner = Runner(reactor, self.admission, lambda: crowded(copies.committer, view))
+        self.upkeep = Upkeep(
+            view,
+            copies,
+            table,
+            local,
+            reactor,
+            n=config.replication.n,
+            w=config.replication.w,
+            bytes_per_second=config.repair.scrub_bytes_per_second,
+            interval=config.repair.scrub_interval,
+            corrupt=metrics.corrupt,
+            verified=metrics.verified,
+        )
+        grace = self.upkeep.mender.grace = graves.grace
+        keeper = TreeKeeper(copies, trees, table, wall_clock)
+        local.handlers.update(keeper.handlers())
+        local.exchanged = keeper.exchanged
+        self.antientropy = AntiEntropy(
+            around=Surroundings(view, keeper, grace),
+            interval=config.repair.interval,
+            seconds=reactor.seconds,
+            rng=rng,
+        )
+        self._look_s = min(LOOK_S, config.repair.interval / 4)
+        self._view = view
+        self._census = Census(trees=trees, copies=copies, buckets=table)
+        self._handoff = Handoff(view=view, copies=copies, buckets=table, actor=actor, grace=grace)
+        self.tombstones = TombstoneReaper(
+            view, copies, table, trees.copies_of, reactor, random.Random(rng.randbytes(16))
+        )
+        self._reaper = Reaper(copies=copies, buckets=table)
+
+    def start(self) -> None:
+        """Begins to step all of it."""
+        handoff, reaper = self._handoff, self._reaper
+        self.runner.add(
+            Task("handoff", handoff.step, idle_s=1.0, weight=4.0, progress=handoff.progress)
+        )
+        self.runner.add(
+            Task("reaper", reaper.step, idle_s=2.0, busy_s=0.01, progress=reaper.progress)
+        )
+        self.runner.add(Task("census", self._census.step, idle_s=self._look_s, busy_s=0.005))
+        self.runner.add(
+            Task("antientropy", self.antientropy.step, idle_s=self._look_s, busy_s=0.01)
+        )
+        reap = self.tombstones
+        self.runner.add(
+            Task("tombstones", reap.step, idle_s=REAP_S, busy_s=0.01, progress=reap.progress)
+        )
+        self.upkeep.start(self.runner)
+        self._view.watch(self._member_changed)
+
+    def _member_changed(self, name: str, liveness: Liveness) -> None:
+        self.runner.wake("handoff")
+        if liveness == "alive":
+            self.antientropy.appeared(name)
+            self.runner.wake("antientropy")
