@@ -22,6 +22,22 @@ class Drive:
         self.tables: Any = None
         self.stored: dict[bytes, bytes] = {}
         self.disk: SimDisk | None = None
+        self.full = self.stalled = False
+        self.slow = 1.0
+
+    def flip_chunk(self, rng: Random) -> str | None:
+        raise NotImplementedError
+
+    flip_record = flip_chunk
+
+    def wipe(self) -> None:
+        raise NotImplementedError
+
+    def snapshot(self) -> Any:
+        raise NotImplementedError
+
+    def roll_back(self, snapshot: Any) -> None:
+        raise NotImplementedError
 
     def open(self) -> SimDisk:
         """For one run of a node."""

@@ -88,6 +88,14 @@ class Machine:
             if call.due:
                 self.network.schedule.put(call)
 
+    def end_process(self) -> None:
+        """What belonged to the process is gone with it."""
+        self.udp.clear()
+        self.tcp.clear()
+        self._held.clear()
+        self.paused = False
+        self.burden = self._busy_until = 0.0
+
     def admits(self, call: Call) -> bool:
         """Whether an event may happen now; if not, it has been put off."""
         schedule = self.network.schedule

@@ -63,6 +63,8 @@ class World:
         self.trace = Trace(self.schedule.seconds, write, on=traced)
         self.network = Network(self.schedule, Random(f"{seed}:network"), self.trace)
         self.hosts: dict[str, Host] = {}
+        self.calm_since: float | None = self.schedule.now
+        """Since when nothing is wrong, in virtual time; None while something is."""
         self._settings = settings or {}
         self.names = [f"n{number}" for number in range(1, size + 1)]
         for number, name in enumerate(self.names, 1):
@@ -152,10 +154,7 @@ class World:
             elif end.out is not None:
                 end.out.drop()
             end.vanish()
-        machine.udp.clear()
-        machine.tcp.clear()
-        machine.paused = False
-        machine.burden = 0.0
+        machine.end_process()
 
     def running(self) -> list[str]:
         """The names of the nodes that run."""
