@@ -96,12 +96,17 @@ class Machine:
         self.paused = False
         self.burden = self._busy_until = 0.0
 
-    def admits(self, call: Call) -> bool:
-        """Whether an event may happen now; if not, it has been put off."""
-        schedule = self.network.schedule
+    def holds(self, call: Call) -> bool:
+        """Whether an event waits because the process is paused."""
         if self.paused:
             call.due = True
             self._held.append(call)
+        return self.paused
+
+    def admits(self, call: Call) -> bool:
+        """Whether an event may happen now; if not, it has been put off."""
+        schedule = self.network.schedule
+        if self.holds(call):
             return False
         if self.burden:
             if schedule.now < self._busy_until:
