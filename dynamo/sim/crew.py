@@ -43,14 +43,20 @@ class _Child:
 
 
 def over_seeds(
-    seeds: Iterable[int], jobs: int, work: Work, *, limit: float = SEED_S
+    seeds: Iterable[int],
+    jobs: int,
+    work: Work,
+    begin: Callable[[], object],
+    *,
+    limit: float = SEED_S,
 ) -> Iterator[Any]:
-    """What `work` gave for each seed, or a `Crash`, as they come."""
+    """What `work` gave for each seed, or a `Crash`, as they come. `begin` is called in each child
+    before its first seed."""
     left = iter(seeds)
     children: list[_Child] = []
     try:
         for _ in range(jobs):
-            children += _hire(work, left)
+            children += _hire(work, begin, left)
         while children:
             wait([child.pipe for child in children], timeout=1.0)
             for child in list(children):
@@ -60,7 +66,7 @@ def over_seeds(
                 yield result
                 if not child.process.is_alive() or child.pipe.closed:
                     children.remove(child)
-                    children += _hire(work, left)
+                    children += _hire(work, begin, left)
                 elif not _next(child, left):
                     children.remove(child)
                     _dismiss(child)
@@ -70,13 +76,13 @@ def over_seeds(
             child.process.join()
 
 
-def _hire(work: Work, left: Iterator[int]) -> list[_Child]:
+def _hire(work: Work, begin: Callable[[], object], left: Iterator[int]) -> list[_Child]:
     """A child at its first seed; none if no seed is left."""
     seed = next(left, None)
     if seed is None:
         return []
     here, there = _spawn.Pipe()
-    process = _spawn.Process(target=_live, args=(there, work), daemon=True)
+    process = _spawn.Process(target=_live, args=(there, work, begin), daemon=True)
     process.start()
     there.close()
     child = _Child(process, here)
@@ -119,9 +125,10 @@ def _heard(child: _Child, limit: float) -> Any:
     return None
 
 
-def _live(pipe: Connection, work: Work) -> None:
+def _live(pipe: Connection, work: Work, begin: Callable[[], object]) -> None:
     # Ctrl-C reaches the whole group; the parent ends its children itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    begin()
     while True:
         try:
             seed = pipe.recv()

@@ -31,7 +31,7 @@ SPOILING = frozenset(("chunk_flip", "record_flip", "wipe", "roll_back"))
 
 class Disks:
     """Begins and ends faults of disks. `settled()` says whether every copy is where it should be;
-    `spoiled(name)` is told of each node whose disk is spoiled."""
+    `spoiled(name)` is told of each disk that is not what was written to it any more."""
 
     def __init__(
         self,
@@ -62,8 +62,8 @@ class Disks:
         self._on[number] = fault
         if fault.kind == "wipe":
             self._processes.take_down(number, host.name, "kill")
-            self._tell(host.name)
             host.drive.wipe()
+            self._tell(host.name)
         elif fault.kind == "roll_back":
             self._processes.take_down(number, host.name, "kill")
             self._snapshots[number] = host.drive.snapshot()
@@ -104,8 +104,8 @@ class Disks:
     def _put_back(self, number: int, host: Host) -> None:
         if host.node is not None:
             self._world.kill(host.name)
-        self._tell(host.name)
         host.drive.roll_back(self._snapshots.pop(number))
+        self._tell(host.name)
         self._processes.rise(host.name)
 
     def _follow(self, host: Host) -> None:

@@ -54,6 +54,7 @@ def draw(rng: Random, *, names: Sequence[str], seconds: float) -> tuple[Fault, .
     kinds = [kind for kind in KINDS if kind not in NOT_YET and rng.random() < 0.5]
     if not kinds:
         return ()
+    rng.shuffle(kinds)
     frail = rng.choice(names)
     single = rng.random() < 0.3
     count = rng.randint(1, 14)

@@ -110,6 +110,11 @@ def run(
     return attrs.evolve(outcome, digest=digest, cpu=time.process_time() - cpu)
 
 
+def run_seed(seed: int) -> Outcome:
+    """The run of a seed."""
+    return run(plan(seed))
+
+
 class _Run:
     def __init__(self, plan: Plan, world: World, tally: Tally) -> None:
         self._plan = plan

@@ -31,7 +31,8 @@ class Spent(Exception):
 
 class Shrinker:
     """`fails(plan)` runs a plan and says whether it still fails; asked `runs_max` times at most,
-    and not after `expired()`. `runs` counts. `told(plan)` hears of each smaller plan."""
+    and not after `expired()`. `runs` counts. `told(plan)` hears of each smaller plan; `best` is the
+    last of them."""
 
     def __init__(
         self,
@@ -46,21 +47,23 @@ class Shrinker:
         self._expired = expired
         self._told = told
         self.runs = 0
+        self.best: Plan | None = None
 
     def shrink(self, plan: Plan) -> Plan:
         """The smallest failing plan found; `plan` itself is taken to fail."""
-        best = plan
+        self.best = plan
         try:
             while True:
-                before = best
+                before = self.best
                 for less in (self._fewer_faults, self._fewer_operations, self._shorter):
-                    for smaller in less(best):
-                        best = smaller
-                        self._told(best)
-                if best == before:
-                    return best
+                    for smaller in less(self.best):
+                        self.best = smaller
+                        self._told(smaller)
+                if self.best == before:
+                    break
         except Spent:
-            return best
+            pass
+        return self.best
 
     def _try(self, plan: Plan) -> bool:
         if self.runs >= self._runs_max or self._expired():
@@ -98,9 +101,6 @@ class Shrinker:
         cut = attrs.evolve(plan, seconds=round(last + TAIL_S, 3))
         if cut.seconds < plan.seconds and self._try(cut):
             yield cut
-
-
-
 
 
 def subsets(items: Sequence[T], fails: Callable[[Sequence[T]], bool]) -> Iterator[Sequence[T]]:
