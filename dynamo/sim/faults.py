@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Protocol
 
@@ -57,9 +58,9 @@ def draw(rng: Random, *, names: Sequence[str], seconds: float) -> tuple[Fault, .
     rng.shuffle(kinds)
     frail = rng.choice(names)
     single = rng.random() < 0.3
-    count = rng.randint(1, 14)
+    faults = rng.randint(1, 14)
     made, at = [], rng.uniform(0.0, 5.0)
-    for number in range(count):
+    for number in range(faults):
         # A kind that was drawn for this seed comes at least once, if there are faults enough.
         kind = kinds[number % len(kinds)] if number < len(kinds) else rng.choice(kinds)
         if not single:
@@ -126,13 +127,14 @@ class Faults:
         self._processes = Processes(world, self._look)
         self._disks = Disks(world, self._processes, oracle.settled, oracle.spoiled)
         self._active: dict[int, Fault] = {}
+        self._numbers = count()
         self._healed = False
         self.injected: Counter[str] = Counter()
 
     def begin(self, faults: Iterable[Fault]) -> None:
         """Their `at` counts from now."""
-        for number, fault in enumerate(faults):
-            self._world.schedule.callLater(fault.at, self._begin, number, fault)
+        for fault in faults:
+            self._world.schedule.callLater(fault.at, self._begin, next(self._numbers), fault)
 
     def heal(self) -> None:
         """Ends every fault, and lets none begin any more. Nodes that are down are started."""
