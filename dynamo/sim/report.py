@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from dynamo.sim import faults
 from dynamo.sim.crew import Crash
-from dynamo.sim.logs import INVARIANT as LOG
 from dynamo.sim.oracle import INVARIANTS
 from dynamo.sim.run import Outcome
 from dynamo.sim.tally import Violation
@@ -71,6 +70,9 @@ class Report:
         """The whole report."""
         for name in dict.fromkeys((*_invariants(), *self.violated)):
             yield f"{name} exercised={self.exercised[name]} violated={self.violated[name]}"
+        for name, about in INVARIANTS.items():
+            if not about.exercised:
+                yield f"{name} not yet: {about.why}"
         for kind in faults.KINDS:
             if kind not in faults.NOT_YET:
                 yield f"fault {kind} injected={self.injected[kind]}"
@@ -119,4 +121,4 @@ def summary(outcome: Outcome) -> Iterable[str]:
 
 
 def _invariants() -> tuple[str, ...]:
-    return tuple(name for name in INVARIANTS if name != LOG)
+    return tuple(name for name, about in INVARIANTS.items() if about.exercised)
