@@ -160,6 +160,13 @@ class Network:
         for pipe in waiting:
             pipe.go_on(self.rng.uniform(0.0, RETRANSMIT_S))
 
+    def power_on(self, machine: Machine) -> None:
+        """A machine is there again; what was sent to it meanwhile arrives, if nothing is cut."""
+        machine.up = True
+        for (_, there), path in self._paths.items():
+            if there == machine.ip and not path.cut and path.stalled_until <= self.schedule.now:
+                self.open(path)
+
     def stall(self, path: Path, seconds: float) -> None:
         """Streams on this path wait for so long; datagrams pass."""
         path.stalled_until = self.schedule.now + seconds

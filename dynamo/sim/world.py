@@ -100,7 +100,8 @@ class World:
         """Starts a node on a machine with power; whether it came up."""
         host = self.hosts[name]
         assert host.node is None, f"{name} is running"
-        host.machine.up = True
+        if not host.machine.up:
+            self.network.power_on(host.machine)
         host.starts += 1
         host.reactor = Reactor(host.machine)
         rng = Random(f"{self.seed}:node:{name}:{host.starts}")
