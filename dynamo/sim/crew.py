@@ -19,6 +19,7 @@ import attrs
 SEED_S = 300.0
 """A run that takes longer than this on a real clock has no end."""
 
+_BEGUN = "begun"
 _spawn = multiprocessing.get_context("spawn")
 
 
@@ -39,7 +40,8 @@ class _Child:
     process: Any
     pipe: Connection
     seed: int | None = None
-    since: float = 0.0
+    since: float = float("inf")
+    """When it began with its seed, by a real clock."""
 
 
 def over_seeds(
@@ -91,7 +93,7 @@ def _hire(work: Work, begin: Callable[[], object], left: Iterator[int]) -> list[
 
 
 def _give(child: _Child, seed: int) -> None:
-    child.seed, child.since = seed, time.perf_counter()
+    child.seed, child.since = seed, float("inf")
     child.pipe.send(seed)
 
 
@@ -112,7 +114,10 @@ def _heard(child: _Child, limit: float) -> Any:
     assert child.seed is not None
     try:
         if child.pipe.poll():
-            return child.pipe.recv()
+            result = child.pipe.recv()
+            if result != _BEGUN:
+                return result
+            child.since = time.perf_counter()
     except (EOFError, OSError):
         child.process.join()
         child.pipe.close()
@@ -134,6 +139,7 @@ def _live(pipe: Connection, work: Work, begin: Callable[[], object]) -> None:
             seed = pipe.recv()
         except EOFError:
             return
+        pipe.send(_BEGUN)
         try:
             result = work(seed)
         except Exception:
