@@ -12,6 +12,9 @@ from typing import Literal, Protocol
 import attrs
 from blake3 import blake3
 
+RETRIED_S = 1.4
+"""A node that asks another to coordinate waits at least about so long before it asks a third."""
+
 Outcome = Literal["open", "acked", "refused", "unknown"]
 Place = tuple[str, str]
 """Bucket and key."""
@@ -25,6 +28,8 @@ class Write:
     sends none; empty for a create. `since`: when the read that gave the context began. `w`,
     `quorum`: as asked, None for what the bucket says. `outcome`: "acked"; "refused", and so never
     done; "unknown": it may have been done, or yet be. `version`: what the answer called it.
+    `twice`: the nodes may have tried it through two coordinators, of which one may do it long after
+    the other's answer.
     """
 
     id: str
@@ -45,6 +50,7 @@ class Write:
     ended: float = 0.0
     status: int = 0
     version: str = ""
+    twice: bool = False
 
     @property
     def place(self) -> Place:
@@ -56,8 +62,9 @@ class Write:
         return self.outcome != "refused"
 
     def end_or_never(self) -> float:
-        """When it was over; a write of unknown outcome may be done at any time."""
-        return self.ended if self.outcome in ("acked", "refused") else float("inf")
+        """When it was over; one of unknown outcome, or tried twice, may be done at any time."""
+        over = self.outcome in ("acked", "refused") and not self.twice
+        return self.ended if over else float("inf")
 
 
 @attrs.frozen
@@ -79,6 +86,15 @@ class Read:
     @property
     def place(self) -> Place:
         return (self.bucket, self.key)
+
+
+@attrs.frozen
+class Memory:
+    """What a client last read of a key, and when it began to."""
+
+    context: str
+    seen: frozenset[str]
+    since: float
 
 
 @attrs.frozen
@@ -107,7 +123,8 @@ class BucketChange:
 
 @attrs.frozen
 class Outcomes:
-    """How one operation ended, whatever its kind; `word` is "" for an answer."""
+    """How one operation ended, whatever its kind; `word` is "" for an answer, `told` what a failure
+    said."""
 
     kind: str
     entry: str
@@ -118,6 +135,7 @@ class Outcomes:
     word: str
     patience: float
     """Seconds the operation was given."""
+    told: str = ""
 
 
 class Watcher(Protocol):
@@ -168,6 +186,9 @@ class History:
     def end(self, write: Write, now: float, outcome: Outcome, status: int = 0) -> None:
         """Its client knows what it will ever know of it."""
         write.ended, write.outcome, write.status = now, outcome, status
+        if write.deletes and now - write.begun >= RETRIED_S:
+            # A delete makes no dot by which a second one could be told.
+            write.twice = True
         if self.watcher is not None:
             self.watcher.wrote(write)
 

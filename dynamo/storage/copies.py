@@ -106,7 +106,8 @@ class Copies:
                 context=context,
                 latest=latest,
             )
-            if new is not old:
+            # A delete of what nobody here knows leaves nothing: a row for it would never go.
+            if new is not old and (draft is not None or new != old):
                 self._require_chunks(old, new)
                 if owner:
                     _own(txn, effects, incarnation, key, old, new)

@@ -43,8 +43,8 @@ class Description:
 
 INVARIANTS: dict[str, Description] = {
     "I1": Description(
-        "No acknowledged write is lost: at rest each acknowledged version is shown by every node at "
-        "every R, or was replaced by a write that had seen it or carried no context."
+        "No acknowledged write is lost: at rest each acknowledged version is shown by every node "
+        "at every R, or was replaced by a write that had seen it or carried no context."
     ),
     "I2": Description(
         "No phantom: every version a client is shown was submitted for that key, whole."

@@ -35,8 +35,11 @@ PATIENCE_MIN_S = 3.0
 
 @attrs.define(eq=False)
 class LiveChecks:
-    """A `Watcher`. `calm_since()`: since when no fault is active, None while one is. `spoiled`: when
-    a drive last lost something durable, by node. `excused` counts what was let pass, by reason."""
+    """A `Watcher`. `calm_since()`: since when no fault is active, None while one is.
+
+    `spoiled`: when a drive last lost something durable, by node. `excused` counts what was let
+    pass, by reason.
+    """
 
     history: History
     registry: Registry
@@ -145,8 +148,8 @@ class LiveChecks:
                 continue
             self._broken(
                 "I9",
-                f"{v.id} of {name(read.place)}, acknowledged at {v.ended:.3f} by {v.entry}, is not in "
-                f"the read begun at {read.begun:.3f} through {read.entry}: "
+                f"{v.id} of {name(read.place)}, acknowledged at {v.ended:.3f} by {v.entry}, is not "
+                f"in the read begun at {read.begun:.3f} through {read.entry}: "
                 f"{sorted(read.shown)}; {self._dots(v)}",
             )
             return
@@ -185,8 +188,8 @@ class LiveChecks:
             if there is not None and not self._spoilt(there, r, n):
                 self._broken(
                     "I9",
-                    f"{there.id} of {name(place)}, acknowledged at {there.ended:.3f}, is not in the "
-                    f"listing begun at {listing.begun:.3f} through {listing.entry}",
+                    f"{there.id} of {name(place)}, acknowledged at {there.ended:.3f}, is not in "
+                    f"the listing begun at {listing.begun:.3f} through {listing.entry}",
                 )
         self.tally.held("I9")
 
@@ -205,7 +208,8 @@ class LiveChecks:
                 "I15",
                 f"{outcome.kind} of {outcome.target[:60]} through {outcome.entry}, begun at "
                 f"{outcome.begun:.3f}, ended with {outcome.word or outcome.status} after "
-                f"{outcome.ended - outcome.begun:.3f} s, though all is well since {calm:.3f}",
+                f"{outcome.ended - outcome.begun:.3f} s, though all is well since {calm:.3f}: "
+                f"{outcome.told}",
             )
         else:
             self.tally.held("I15")

@@ -50,8 +50,8 @@ class Located:
 
 
 class Registry:
-    """All drives. `versions` by dot, `dots` by the id of the write, `dirty`: rows that changed since
-    somebody cleared it. `lost` holds, by row, contexts that went with a spoiled disk and were
+    """All drives. `versions` by dot, `dots` by the id of the write, `dirty`: rows that changed
+    since somebody cleared it. `lost` holds, by row, contexts that went with a spoiled disk and were
     nowhere else; `unkeepable` the ids of writes that went so."""
 
     def __init__(self, history: History, tally: Tally, now: Callable[[], float]) -> None:
@@ -175,7 +175,9 @@ class Registry:
                 self.versions[dot] = version.strip()
                 write = self._history.by_etag.get(version.etag)
                 if write is not None:
-                    self.dots.setdefault(write.id, set()).add(dot)
+                    dots = self.dots.setdefault(write.id, set())
+                    dots.add(dot)
+                    write.twice = write.twice or len(dots) > 1
             elif (known.write, known.stamp, known.etag) != (
                 version.write,
                 version.stamp,
@@ -183,8 +185,8 @@ class Registry:
             ):
                 self._broken(
                     "I5",
-                    f"{version.id} of {self.told(row)} names {self.write_of(known)} and, at {name}, "
-                    f"{self.write_of(version)}",
+                    f"{version.id} of {self.told(row)} names {self.write_of(known)} and, at "
+                    f"{name}, {self.write_of(version)}",
                 )
                 continue
             self._tally.held("I5")

@@ -10,13 +10,13 @@ from twisted.internet.defer import Deferred
 
 from dynamo.core.record import EMPTY
 from dynamo.sim import wording
-from dynamo.sim.client import Answer
+from dynamo.sim.client import Answer, request_bytes
 from dynamo.sim.clients import Clients
 from dynamo.sim.history import Place, Read, Write
 from dynamo.sim.oracle import rules
 from dynamo.sim.oracle.live import LiveChecks, name, terms
 from dynamo.sim.oracle.registry import Dot, Registry, describe
-from dynamo.sim.workload import BUCKETS, is_known
+from dynamo.sim.workload import BUCKETS
 from dynamo.sim.world import World
 
 AT_ONCE = 16
@@ -175,7 +175,11 @@ class RestChecks:
         last = rules.surely_last(writes, self.apart)
         if last is not None and set(read.shown) != (set() if last.deletes else {last.id}):
             told = f"{last.id} of {name(read.place)} was written last, at {last.begun:.3f}"
-            self._broken("I1", f"{told}; {read.entry} shows {sorted(read.shown)}")
+            shown = [self.live.history.writes[id_] for id_ in sorted(read.shown)]
+            self._broken(
+                "I1",
+                f"{told}; {read.entry} shows {sorted(read.shown)}; {self.live._dots(last, *shown)}",
+            )
             return
         self.live.tally.held("I1")
 
@@ -226,13 +230,15 @@ class RestChecks:
         found: list[Read] = []
         waiting = list(reversed(work))
         under_way = [0]
+        schedule = self.world.schedule
 
         def begin() -> None:
             while waiting and under_way[0] < AT_ONCE:
                 node, place, r = waiting.pop()
                 under_way[0] += 1
                 look = self.clients.look(node, place, {"r": str(r)})
-                Deferred.fromCoroutine(look).addCallback(done, node, place, r)
+                asked = Deferred.fromCoroutine(look).addCallback(done, node, place, r)
+                asked.addErrback(lambda f: schedule.callLater(0.0, f.raiseException))
 
         def done(result: Any, node: str, place: Place, r: int) -> None:
             under_way[0] -= 1
@@ -244,7 +250,6 @@ class RestChecks:
             begin()
 
         begin()
-        schedule = self.world.schedule
         schedule.run_while(lambda: bool(waiting or under_way[0]), schedule.now + 120.0)
         return found
 
@@ -270,7 +275,7 @@ class RestChecks:
 
     def _totals(self) -> None:
         node = self.world.running()[0]
-        answer = self._ask(node, wording.request_bytes(b"GET", b"/v1/cluster", []))
+        answer = self._ask(node, request_bytes(b"GET", b"/v1/cluster", []))
         if answer is None or answer.status != 200:
             self._broken("I12", f"{node} does not tell /v1/cluster at rest")
             return
