@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from dynamo.sim.history import BucketChange, Listing, Outcomes, Read, Watcher, Write
+from dynamo.sim.tally import Tally
 
 if TYPE_CHECKING:
     from dynamo.sim.world import World
@@ -15,11 +16,13 @@ KEY_SHOWN = 40
 
 class Notes:
     """A watcher of the history that hands all on to `next`. `counts`: requests by kind and what
-    became of them, as in "put 200" and "get timeout"."""
+    became of them, as in "put 200" and "get timeout". New violations are told as they come."""
 
-    def __init__(self, world: World, next: Watcher | None) -> None:
+    def __init__(self, world: World, tally: Tally, next: Watcher | None) -> None:
         self.counts: Counter[str] = Counter()
         self._world = world
+        self._tally = tally
+        self._told = 0
         self._next = next
 
     def wrote(self, write: Write) -> None:
@@ -29,24 +32,28 @@ class Notes:
         self._tell(f"c{write.client + 1}", f"{text} {write.status or ''}", write.begun)
         if self._next is not None:
             self._next.wrote(write)
+        self.tell_violations()
 
     def read(self, read: Read) -> None:
         text = f"reads {_place(read)} at {read.entry}: {_ids(read.shown)}"
         self._tell(f"c{read.client + 1}", text + (" (newest)" if read.newest else ""), read.begun)
         if self._next is not None:
             self._next.read(read)
+        self.tell_violations()
 
     def listed(self, listing: Listing) -> None:
         text = f"lists {listing.bucket} at {listing.entry}: {len(listing.entries)} keys"
         self._tell("client", text, listing.begun)
         if self._next is not None:
             self._next.listed(listing)
+        self.tell_violations()
 
     def changed(self, change: BucketChange) -> None:
         what = "deletes" if change.deletes else "makes"
         self._tell("client", f"{what} bucket {change.bucket}: {change.outcome}", change.begun)
         if self._next is not None:
             self._next.changed(change)
+        self.tell_violations()
 
     def ended(self, outcome: Outcomes) -> None:
         result = outcome.word or str(outcome.status)
@@ -56,15 +63,23 @@ class Notes:
             self._tell("client", text, outcome.begun)
         if self._next is not None:
             self._next.ended(outcome)
+        self.tell_violations()
 
     def wrong(self, invariant: str, text: str) -> None:
-        self._world.trace.add("VIOLATED", f"{invariant}: {text}")
         if self._next is not None:
             self._next.wrong(invariant, text)
+        self.tell_violations()
 
     def held(self, invariant: str) -> None:
         if self._next is not None:
             self._next.held(invariant)
+
+    def tell_violations(self) -> None:
+        """Puts into the trace what was violated since it was last looked."""
+        new = self._tally.violations[self._told :]
+        self._told += len(new)
+        for violation in new:
+            self._world.trace.add("VIOLATED", f"{violation.invariant}: {violation.text}")
 
     def _tell(self, who: str, text: str, begun: float) -> None:
         trace = self._world.trace

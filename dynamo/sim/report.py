@@ -29,6 +29,7 @@ class Report:
         self.injected: Counter[str] = Counter()
         self.failing: dict[int, tuple[Violation, ...]] = {}
         self.crashes: dict[int, str] = {}
+        self.excused: Counter[str] = Counter()
         self._operations = 0
         self._virtual = 0.0
         self._node_seconds = 0.0
@@ -43,6 +44,7 @@ class Report:
         self.exercised.update(outcome.tally.exercised)
         self.violated.update(v.invariant for v in outcome.tally.violations)
         self.injected.update(outcome.faults)
+        self.excused.update(outcome.excused)
         self._operations += outcome.operations.total()
         self._virtual += outcome.seconds
         self._node_seconds += outcome.seconds * outcome.size
@@ -78,6 +80,8 @@ class Report:
                 yield f"fault {kind} injected={self.injected[kind]}"
         for kind, reason in faults.NOT_YET.items():
             yield f"fault {kind} not yet: {reason}"
+        for reason, count in sorted(self.excused.items()):
+            yield f"let pass, {reason}: {count}"
         yield (
             f"{self.seeds} seeds, {self._virtual / 3600:.2f} simulated hours "
             f"({self._node_seconds / 3600:.1f} of nodes), {self._operations} requests, "

@@ -37,8 +37,8 @@ class Outcome:
     """What came of a run. Times are virtual seconds but `cpu`, which is of this machine.
 
     `operations`: how many by kind and outcome. `faults`: how many were injected, by kind.
-    `settled_after`: from the last fault's end until the cluster had settled. `digest`: of the
-    trace, "" if there was none.
+    `excused`: what the oracle let pass, by reason. `settled_after`: from the last fault's end until
+    the cluster had settled. `digest`: of the trace, "" if there was none.
     """
 
     seed: int
@@ -47,6 +47,7 @@ class Outcome:
     operations: Counter[str]
     faults: Counter[str]
     tally: Tally
+    excused: Counter[str]
     settled_after: float
     digest: str
     cpu: float = attrs.field(eq=False)
@@ -121,7 +122,7 @@ class _Run:
         self._tally = tally
         self._history = History()
         self._oracle = Oracle(world, self._history, tally)
-        self._notes = Notes(world, self._history.watcher)
+        self._notes = Notes(world, tally, self._history.watcher)
         self._history.watcher = self._notes
         self._clients = self._oracle.clients = Clients(world, plan, self._history)
         self._faults = Faults(world, self._oracle)
@@ -148,6 +149,7 @@ class _Run:
             operations=self._notes.counts,
             faults=self._faults.injected,
             tally=self._tally,
+            excused=self._oracle.excused,
             settled_after=self._settled_after,
             digest="",
             cpu=0.0,
@@ -198,10 +200,7 @@ class _Run:
         else:
             self._oracle.settle()
         self._settled_after = world.schedule.now - began
-        for violation in self._tally.violations:
-            world.trace.add(
-                "VIOLATED", f"{violation.invariant} at {violation.at:.3f}: {violation.text}"
-            )
+        self._notes.tell_violations()
 
     def _broken(self, invariant: str, text: str) -> None:
         world = self._world

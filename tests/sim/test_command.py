@@ -135,6 +135,7 @@ def outcome(seed: int, *, broken: bool = False, faults: Sequence[str] = ()) -> O
         operations=Counter({"put 200": 10}),
         faults=Counter(faults),
         tally=tally,
+        excused=Counter({"two dots": 1}),
         settled_after=1.0,
         digest="",
         cpu=1.0,
@@ -152,6 +153,7 @@ def test_a_report_counts_and_names_what_failed_with_its_command() -> None:
     assert "I1 exercised=5 violated=1" in lines
     assert "I2 exercised=4 violated=0" in lines
     assert "fault kill injected=2" in lines
+    assert "let pass, two dots: 2" in lines
     at = lines.index("seed 9 violates I1")
     assert lines[at + 1] == "  I1 at 12.500 s: w7 of plain/k is nowhere"
     assert lines[at + 2] == "  python -m dynamo.sim --seed 9 --trace"

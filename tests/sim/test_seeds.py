@@ -1,4 +1,4 @@
-"""A fixed set of seeds on every change: two simulated hours, every kind of fault, nothing violated."""
+"""A fixed set of seeds: two simulated hours, every kind of fault, nothing violated."""
 
 from __future__ import annotations
 
