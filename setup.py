@@ -39,6 +39,6 @@ setup(
             "mypy-zope>=1.0.8",
             "ruff>=0.8",
             "types-PyYAML",
-        ]
+        ],
     },
 )
