@@ -182,6 +182,8 @@ class _Line(Protocol):
         self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
+        # The parser forgets it with the end of the message.
+        self._keep = self._parser.should_keep_alive()
         if self._asked is not None and self._asked.head:
             self._complete = True
 
@@ -195,7 +197,7 @@ class _Line(Protocol):
         self._parser = HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
-        self._complete = False
+        self._complete = self._keep = False
 
     def _finish(self) -> None:
         asked, self._asked = self._asked, None
@@ -203,7 +205,7 @@ class _Line(Protocol):
             self._break_off()  # an answer nobody asked for
             return
         answer = Answer(self._parser.get_status_code(), self._headers, b"".join(self._body))
-        keep = self._parser.should_keep_alive() and len(self._idle) < IDLE_MAX
+        keep = self._keep and len(self._idle) < IDLE_MAX
         self._renew()
         if keep:
             self._idle.append(self)
