@@ -99,7 +99,7 @@ class LiveChecks:
         dots = self.registry.dots.get(v.id, ())
         for _, row, context in self.contexts(u):
             for at, actor, counter in dots:
-                if at == row and counter > context.get(actor, 0):
+                if len(dots) > 1 and at == row and counter > context.get(actor, 0):
                     self.excused["two dots"] += 1
                     return True
         return False
