@@ -137,6 +137,8 @@ class Outcomes:
     patience: float
     """Seconds the operation was given."""
     told: str = ""
+    stale: bool = False
+    """Whether it was lost with a connection kept from before."""
 
 
 class Watcher(Protocol):
