@@ -29,7 +29,9 @@ class Answer:
     """What became of a request. `headers` by lower-case name; `body` whole.
 
     `failed`: "refused" (nobody listens), "lost" (the connection broke), "timeout", "" for an
-    answer. `sent`: whether the node may have seen any of the request.
+    answer. `sent`: whether the node may have seen any of the request. `stale`: it was lost on a
+    connection kept from an earlier request before any of the answer came, as happens where the
+    node has been restarted meanwhile; the other kept connections to that node are given up too.
     """
 
     status: int
@@ -37,6 +39,7 @@ class Answer:
     body: bytes
     failed: Word = ""
     sent: bool = True
+    stale: bool = False
 
     def header(self, name: bytes) -> str:
         """A header's value, "" without one."""
@@ -118,7 +121,7 @@ class _Line(Protocol):
         self._idle = idle
         self._asked: _Asked | None = None
         self._connector: Any = None
-        self._open = self._over = False
+        self._open = self._over = self._used = False
         self._renew()
 
     def connect(self, place: tuple[str, int], seconds: float) -> None:
@@ -160,6 +163,7 @@ class _Line(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._over:
             return
+        self._begun = True
         try:
             self._parser.feed_data(data)
         except HttpParserError:
@@ -173,8 +177,13 @@ class _Line(Protocol):
         if self in self._idle:
             self._idle.remove(self)
         asked, self._asked = self._asked, None
-        if asked is not None:
-            asked.done(Answer(0, {}, b"", "lost"))
+        if asked is None:
+            return
+        stale = self._used and not self._begun
+        if stale:
+            for line in list(self._idle):
+                line._break_off()
+        asked.done(Answer(0, {}, b"", "lost", stale=stale))
 
     # As the parser's.
 
@@ -197,7 +206,7 @@ class _Line(Protocol):
         self._parser = HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
-        self._complete = self._keep = False
+        self._complete = self._keep = self._begun = False
 
     def _finish(self) -> None:
         asked, self._asked = self._asked, None
@@ -207,6 +216,7 @@ class _Line(Protocol):
         answer = Answer(self._parser.get_status_code(), self._headers, b"".join(self._body))
         keep = self._keep and len(self._idle) < IDLE_MAX
         self._renew()
+        self._used = True
         if keep:
             self._idle.append(self)
         else:

@@ -140,6 +140,7 @@ class Client:
                     answer.failed,
                     float(timeout) if timeout else PATIENCE_S,
                     answer.body.decode("utf-8", "replace") if answer.status >= 500 else "",
+                    answer.stale,
                 )
             )
         return answer

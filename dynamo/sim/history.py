@@ -29,7 +29,7 @@ class Write:
     `quorum`: as asked, None for what the bucket says. `outcome`: "acked"; "refused", and so never
     done; "unknown": it may have been done, or yet be. `version`: what the answer called it.
     `twice`: the nodes may have tried it through two coordinators, of which one may do it long after
-    the other's answer.
+    the other's answer. `replaced`: another write, which had seen it, may have been done.
     """
 
     id: str
@@ -51,6 +51,7 @@ class Write:
     status: int = 0
     version: str = ""
     twice: bool = False
+    replaced: bool = False
 
     @property
     def place(self) -> Place:
@@ -136,6 +137,8 @@ class Outcomes:
     patience: float
     """Seconds the operation was given."""
     told: str = ""
+    stale: bool = False
+    """Whether it was lost with a connection kept from before."""
 
 
 class Watcher(Protocol):
@@ -189,6 +192,8 @@ class History:
         if write.deletes and now - write.begun >= RETRIED_S:
             # A delete makes no dot by which a second one could be told.
             write.twice = True
+        for seen in write.seen or () if write.possible else ():
+            self.writes[seen].replaced = True
         if self.watcher is not None:
             self.watcher.wrote(write)
 

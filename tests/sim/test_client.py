@@ -117,6 +117,18 @@ def test_a_connection_closed_while_idle_is_not_used() -> None:
     assert server.connections == 2
 
 
+def test_a_request_lost_on_a_kept_connection_says_so() -> None:
+    """The node was restarted and its machine knows nothing of the connection."""
+    server = Server(HELLO, HELLO)
+    assert server.ask().status == 200
+    for end in list(server.machine.ends):
+        end.vanish()
+    answer = server.ask()
+    assert (answer.failed, answer.sent, answer.stale) == ("lost", True, True)
+    assert server.ask().status == 200
+    assert not Server((HELLO[:-2], b"")).ask().stale
+
+
 def test_an_answer_that_says_close_is_the_last() -> None:
     """Whether or not the server has closed yet."""
     server = Server(HELLO.replace(b"X-A: b", b"Connection: close"), HELLO)

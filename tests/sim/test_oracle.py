@@ -1,4 +1,4 @@
-"""Whole runs: nothing is broken while single things go wrong, and what is broken on purpose is told."""
+"""Whole runs: nothing breaks while one thing goes wrong; what is broken on purpose is told."""
 
 from __future__ import annotations
 

@@ -55,14 +55,29 @@ def test_an_acknowledgement_without_disks_is_told() -> None:
     assert run.tally.exercised["I10"] == 2
 
 
+def test_a_write_replaced_within_its_commit_is_known_by_what_the_answer_called_it() -> None:
+    """One whose answer did not say is not judged."""
+    run = Run()
+    write = run.did("w1", 0, 1)
+    run.live.wrote(write)
+    assert (run.broken(), run.tally.exercised["I10"]) == ([], 0)
+    write.bucket, write.version = "b", "n1.7"
+    assert run.live._holders(write) == []
+    run.keep("n1", Record({"n1": 8}))
+    assert run.live._holders(write) == ["n1"]
+
+
 def test_a_disk_lost_meanwhile_counts_as_having_had_it() -> None:
     """No system can do anything about that; about one lost before, it can."""
     run = Run()
-    write = run.did("w1", 5, 6, w=1)
-    run.live.spoiled["n1"] = 5.5
+    write = run.did("w1", 5, 6)
+    draft = run.write("w9")
+    run.history.by_etag[draft.etag] = write
+    run.keep("n1", put(Record(), draft))
+    run.live.spoiled["n2"] = 5.5
     run.live.wrote(write)
     assert run.broken() == []
-    run.live.spoiled["n1"] = 4.0
+    run.live.spoiled["n2"] = 4.0
     run.live.wrote(write)
     assert run.broken() == ["I10"]
 
@@ -136,7 +151,8 @@ def test_in_calm_everything_works() -> None:
     later = CALM + CALM_S
     for fine in (ended(later, 200), ended(later, 404), ended(later, 409)):
         run.live.ended(fine)
-    for excused in (ended(later - 1, 503), ended(later, 503, patience=1.0)):
+    stale = Outcomes("get", "n1", "b/k", later, later, 0, "lost", 12.0, stale=True)
+    for excused in (ended(later - 1, 503), ended(later, 503, patience=1.0), stale):
         run.live.ended(excused)
     assert run.broken() == []
     run.live.ended(ended(later, 503))

@@ -76,8 +76,16 @@ class LiveChecks:
             for _, row, context in self.contexts(write):
                 return registry.covering(row, context) if context else None
             return None
+        dots = registry.dots.get(write.id, set())
+        if not dots:
+            # Replaced within the commit that stored it: its dot was on no disk by itself, and only
+            # the answer may have told it.
+            actor, _, counter = write.version.rpartition(".")
+            dots = {(row, actor, int(counter)) for _, row in registry.rows(write.place) if actor}
+            if not dots:
+                return None
         found: list[str] = []
-        for dot in sorted(registry.dots.get(write.id, ())):
+        for dot in sorted(dots):
             found += [holder for holder in registry.holders(dot) if holder not in found]
         return found
 
@@ -99,7 +107,7 @@ class LiveChecks:
         dots = self.registry.dots.get(v.id, ())
         for _, row, context in self.contexts(u):
             for at, actor, counter in dots:
-                if at == row and counter > context.get(actor, 0):
+                if len(dots) > 1 and at == row and counter > context.get(actor, 0):
                     self.excused["two dots"] += 1
                     return True
         return False
@@ -201,7 +209,12 @@ class LiveChecks:
     def ended(self, outcome: Outcomes) -> None:
         """I15: when nothing is wrong, everything works."""
         calm = self.calm_since()
-        if calm is None or outcome.begun - calm < CALM_S or outcome.patience < PATIENCE_MIN_S:
+        if (
+            calm is None
+            or outcome.stale
+            or outcome.begun - calm < CALM_S
+            or outcome.patience < PATIENCE_MIN_S
+        ):
             return
         if outcome.word or outcome.status >= 502 or outcome.status == 500:
             self._broken(

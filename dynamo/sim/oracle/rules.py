@@ -76,6 +76,7 @@ def missing(
         if v.outcome == "acked"
         and not v.deletes
         and v.ended < begun
+        and not v.replaced
         and v.id not in shown
         and not any(may_replace(u, v) for u in before)
     ]
