@@ -17,17 +17,7 @@ from dynamo.core.buckets import Bucket
 from dynamo.core.record import Draft, Record, Version
 from dynamo.core.sightings import Origin
 from dynamo.errors import (
-    BucketExists,
-    Corrupt,
-    DynamoError,
-    MissingChunks,
-    NoSuchBucket,
-    NotReady,
-    Overloaded,
     PeerBroke,
-    QuorumNotMet,
-    StorageFault,
-    StorageFull,
 )
 
 FORMAT = b"\x01"
@@ -289,34 +279,6 @@ AnyReply = (
 )
 
 
-class Hello(msgspec.Struct, frozen=True):
-    """Who a node is and what it knows; the body of GET /peer/hello, as JSON.
-
-    `cluster_name`, `partitions` and `format` must agree between members. `actor` is empty until
-    the node has one; `actors` is the last actor it saw under each member's name. `boot` changes
-    with each start of the process. `hints` says how many hints it holds for each member, `buckets`
-    is a digest of all bucket states, `seen` what it saw of all members' disks.
-    """
-
-    name: str
-    cluster_name: str
-    partitions: int
-    zone: str
-    weight: float
-    api: str
-    cluster: str
-    actor: str
-    boot: str
-    joined: bool
-    actors: dict[str, str]
-    hints: dict[str, int]
-    buckets: str
-    objects: int
-    bytes: int
-    format: int = 1
-    seen: dict[str, tuple[Origin, ...]] = {}
-
-
 class _OpsEnvelope(msgspec.Struct, frozen=True, array_like=True):
     origin: Origin
     batch: list[AnyOp]
@@ -374,54 +336,3 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
         return decoder.decode(memoryview(data)[1:])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PeerBroke("peer", f"sent a batch that does not decode: {error}") from error
-
-
-def fault(error: DynamoError) -> Fault:
-    """An error as a reply."""
-    if isinstance(error, MissingChunks):
-        return Fault(error.code, str(error), digests=error.digests)
-    if isinstance(error, QuorumNotMet):
-        return Fault(
-            error.code,
-            str(error),
-            numbers=(error.answered, error.needed),
-            texts=(error.operation, error.why),
-        )
-    if isinstance(error, Overloaded):
-        return Fault(error.code, str(error), texts=(error.queue,))
-    if isinstance(error, BucketExists | NoSuchBucket):
-        return Fault(error.code, str(error), texts=(error.bucket,))
-    return Fault(error.code, str(error))
-
-
-def raised(peer: str, reply: Fault) -> DynamoError:
-    """The error that a `Fault` from `peer` stands for."""
-    if reply.code == MissingChunks.code:
-        return MissingChunks(reply.digests)
-    if reply.code == QuorumNotMet.code and len(reply.numbers) == 2 and len(reply.texts) == 2:
-        return QuorumNotMet(reply.texts[0], *reply.numbers, reply.texts[1])
-    if reply.code == Overloaded.code and reply.texts:
-        return Overloaded(f"{peer}'s {reply.texts[0]}")
-    for answer in (BucketExists, NoSuchBucket):
-        if reply.code == answer.code and reply.texts:
-            return answer(reply.texts[0])
-    for kind in (StorageFull, Corrupt, NotReady, StorageFault):
-        if reply.code == kind.code:
-            return kind(f"{peer}: {reply.detail}")
-    return PeerBroke(peer, reply.detail)
-
-
-_hello = msgspec.json.Decoder(Hello)
-
-
-def encode_hello(hello: Hello) -> bytes:
-    """A hello as JSON: readable with curl."""
-    return msgspec.json.encode(hello)
-
-
-def decode_hello(data: bytes) -> Hello:
-    """The hello in an answer's body; `PeerBroke` if it is not one."""
-    try:
-        return _hello.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise PeerBroke("peer", f"said no proper hello: {error}") from error
