@@ -51,7 +51,8 @@ class Merge(Op, frozen=True, array_like=True, tag=2):
 class Coordinate(Op, frozen=True, array_like=True, tag=3):
     """Coordinate this write: give it a dot, store it, replicate it. `draft=None` deletes.
 
-    `timeout` is in seconds.
+    `timeout` is in seconds. `stamp` is a reading of the hybrid clock of whoever took the request,
+    so that a try that is done late is not taken for a newer write; 0: the coordinator's.
     """
 
     incarnation: bytes
@@ -63,6 +64,7 @@ class Coordinate(Op, frozen=True, array_like=True, tag=3):
     strict: bool
     latest: bool
     timeout: float
+    stamp: int = 0
 
 
 class Scan(Op, frozen=True, array_like=True, tag=4):
