@@ -28,9 +28,10 @@ from dynamo.errors import (
     StorageFull,
 )
 from dynamo.replica.local import LocalReplica
-from dynamo.wire import messages
+from dynamo.wire import hello, messages
 from dynamo.wire.datagrams import STATE_BYTES_MAX, BadDatagram
-from dynamo.wire.messages import Hello
+from dynamo.wire.faults import fault
+from dynamo.wire.hello import Hello
 from dynamo.wire.signing import HEADER, TIME, Signer
 
 BATCH_BYTES_MAX = 16 * 1024 * 1024
@@ -83,7 +84,7 @@ class PeerFace:
             self._heard(origin)
         request.foreground = FOREGROUND.issuperset(map(type, ops))
         if any(isinstance(op, CARRIERS) for op in ops) and not self._fences.passes(origin):
-            late = messages.fault(NotReady("This was given up by its sender long ago."))
+            late = fault(NotReady("This was given up by its sender long ago."))
             return Answer(200, BYTES, messages.encode([late] * len(ops), self._origin()))
         replies = await self._local.answer(ops)
         return Answer(200, BYTES, messages.encode(replies, self._origin()))
@@ -125,7 +126,7 @@ class PeerFace:
         if not self._allowed(request, b""):
             return self._stranger()
         return Answer(
-            200, [(b"Content-Type", b"application/json")], messages.encode_hello(self._hello())
+            200, [(b"Content-Type", b"application/json")], hello.encode_hello(self._hello())
         )
 
     def _stranger(self) -> Answer:

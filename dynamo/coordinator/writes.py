@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import attrs
+import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
@@ -75,6 +76,7 @@ class Writer:
     async def _write(self, op: Coordinate) -> CoordinateReply:
         preference = self.preferences.of(op.incarnation, op.key, op.n, op.strict)
         refusal: DynamoError | None = None
+        op = msgspec.structs.replace(op, stamp=self.hybrid.tick(self.wall_ms()))
         for name in self._coordinators(op, preference):
             if name == self.view.name:
                 try:
@@ -110,7 +112,14 @@ class Writer:
         return names
 
     async def coordinate(self, op: Coordinate) -> CoordinateReply:
-        """Coordinates a write as one of its targets; also the handler of a forwarded one."""
+        """Coordinates a write as one of its targets; also the handler of a forwarded one.
+
+        Raises `NotReady` while this node has no actor to sign as.
+        """
+        if not self.view.joined:
+            raise NotReady(self.view.why_not_joined())
+        if op.stamp:
+            self.hybrid.observe(self.wall_ms(), op.stamp)
         preference = self.preferences.of(op.incarnation, op.key, op.n, op.strict)
         me = preference.target(self.view.name)
         owner = self.view.name in preference.owners
@@ -126,7 +135,7 @@ class Writer:
                 op.key,
                 op.draft,
                 actor=self.actor(),
-                stamp=self.hybrid.tick(self.wall_ms()),
+                stamp=op.stamp or self.hybrid.tick(self.wall_ms()),
                 context=op.context,
                 latest=op.latest,
                 owner=owner,

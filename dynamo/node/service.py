@@ -47,7 +47,7 @@ from dynamo.storage.hints import HintBook
 from dynamo.storage.places import PlaceBook
 from dynamo.storage.trees import Trees
 from dynamo.wire.datagrams import NONCE_BYTES, Codec
-from dynamo.wire.messages import Hello
+from dynamo.wire.hello import Hello
 from dynamo.wire.signing import Signer
 
 PEER_TIMEOUT_S = 1.0

@@ -18,7 +18,7 @@ from dynamo.ports import ClusterView
 from dynamo.storage.chunks import Chunks
 from dynamo.storage.copies import Copies
 from dynamo.storage.facts import BucketTable
-from dynamo.wire import messages
+from dynamo.wire import faults, messages
 from dynamo.wire.messages import Op, Reply
 
 Handler = Callable[[Any], Any]
@@ -169,11 +169,11 @@ def _all(calls: Sequence[Deferred[Reply]]) -> Deferred[list[Reply]]:
 def _fault(failure: Failure) -> Reply:
     error = failure.value
     if isinstance(error, DynamoError):
-        return messages.fault(error)
-    return messages.fault(NotReady(f"{type(error).__name__}: {error}"))
+        return faults.fault(error)
+    return faults.fault(NotReady(f"{type(error).__name__}: {error}"))
 
 
 def _merged(outcome: Record | DynamoError) -> Reply:
     if isinstance(outcome, DynamoError):
-        return messages.fault(outcome)
+        return faults.fault(outcome)
     return messages.MergeReply(outcome.context)

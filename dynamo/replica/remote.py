@@ -21,8 +21,9 @@ from dynamo.core.sightings import Origin
 from dynamo.errors import MissingChunks, PeerBroke, PeerUnreachable, StorageFull
 from dynamo.replica.lane import Lane
 from dynamo.replica.pool import peer_url
-from dynamo.wire import messages
-from dynamo.wire.messages import Hello, Op, Reply
+from dynamo.wire import hello, messages
+from dynamo.wire.hello import Hello
+from dynamo.wire.messages import Op, Reply
 from dynamo.wire.signing import HEADER, TIME, Signer
 
 LANES: dict[type[Op], str] = {
@@ -47,6 +48,7 @@ LANES: dict[type[Op], str] = {
 }
 IN_FLIGHT = {"read": 1, "scan": 2, "tree": 1, "reap": 1, "write": 1, "forward": 8}
 OPS = b"/peer/ops"
+SILENT_S = 1.0
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 
 
@@ -108,7 +110,7 @@ class RemoteReplica:
         """Asks the node who it is and how it fares."""
         _, data = await self._exchange(b"GET", b"/peer/hello", b"", timeout)
         try:
-            return messages.decode_hello(data)
+            return hello.decode_hello(data)
         except PeerBroke as error:
             raise PeerBroke(self.name or self.address, error.detail) from None
 
@@ -172,12 +174,14 @@ class RemoteReplica:
         if self._signer.required:
             now = self._wall_clock() + self._ahead
             headers[HEADER] = self._signer.sign(now, method, path, body)
+        began = self._clock.seconds()
         try:
             return await self._ask(method, path, body, headers, timeout)
         except (ConnectError, ConnectingCancelledError) as error:
             self._evidence(self.name, False)
             raise PeerUnreachable(self.name, "refused the connection", sent=False) from error
         except CancelledError as error:
+            self._given_up(began)
             raise PeerUnreachable(self.name, "was not waited for") from error
         except TimeoutError as error:
             self._evidence(self.name, False)
@@ -186,10 +190,16 @@ class RemoteReplica:
             raise
         except Exception as error:
             if _given_up(error):
+                self._given_up(began)
                 raise PeerUnreachable(self.name, "was not waited for") from error
             self._evidence(self.name, False)
             why = Failure(error).getErrorMessage()
             raise PeerUnreachable(self.name, f"broke off ({why})") from error
+
+    def _given_up(self, began: float) -> None:
+        """Nobody waited any longer: that says something of the peer if it was silent for long."""
+        if self._clock.seconds() - began >= SILENT_S:
+            self._evidence(self.name, False)
 
     async def _ask(
         self,

@@ -1,8 +1,6 @@
-"""An error as a reply to an operation between nodes, and back."""
+"""Errors that travel: as a reply, and raised again where it arrives."""
 
 from __future__ import annotations
-
-import msgspec
 
 from dynamo.errors import (
     BucketExists,
@@ -17,20 +15,7 @@ from dynamo.errors import (
     StorageFault,
     StorageFull,
 )
-
-
-class Reply(msgspec.Struct, frozen=True, array_like=True):
-    """One answer."""
-
-
-class Fault(Reply, frozen=True, array_like=True, tag=99):
-    """An error, as its stable code, its sentence and the data needed to raise it again."""
-
-    code: str
-    detail: str
-    numbers: tuple[int, ...] = ()
-    digests: tuple[bytes, ...] = ()
-    texts: tuple[str, ...] = ()
+from dynamo.wire.messages import Fault
 
 
 def fault(error: DynamoError) -> Fault:

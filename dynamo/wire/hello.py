@@ -1,4 +1,4 @@
-"""What a node says of itself when asked, and by which others judge whether it belongs here."""
+"""What a node says of itself when it is asked who it is."""
 
 from __future__ import annotations
 

@@ -17,13 +17,6 @@ from dynamo.core.buckets import Bucket
 from dynamo.core.record import Draft, Record, Version
 from dynamo.core.sightings import Origin
 from dynamo.errors import PeerBroke
-from dynamo.wire.faults import Fault as Fault
-from dynamo.wire.faults import Reply as Reply
-from dynamo.wire.faults import fault as fault
-from dynamo.wire.faults import raised as raised
-from dynamo.wire.hello import Hello as Hello
-from dynamo.wire.hello import decode_hello as decode_hello
-from dynamo.wire.hello import encode_hello as encode_hello
 
 FORMAT = b"\x01"
 ENVELOPE = b"\x02"
@@ -56,7 +49,8 @@ class Merge(Op, frozen=True, array_like=True, tag=2):
 class Coordinate(Op, frozen=True, array_like=True, tag=3):
     """Coordinate this write: give it a dot, store it, replicate it. `draft=None` deletes.
 
-    `timeout` is in seconds.
+    `timeout` is in seconds. `stamp` is a reading of the hybrid clock of whoever took the request,
+    so that a try that is done late is not taken for a newer write; 0: the coordinator's.
     """
 
     incarnation: bytes
@@ -68,6 +62,7 @@ class Coordinate(Op, frozen=True, array_like=True, tag=3):
     strict: bool
     latest: bool
     timeout: float
+    stamp: int = 0
 
 
 class Scan(Op, frozen=True, array_like=True, tag=4):
@@ -199,6 +194,10 @@ class GravesBury(Op, frozen=True, array_like=True, tag=33):
     graves: tuple[Grave, ...]
 
 
+class Reply(msgspec.Struct, frozen=True, array_like=True):
+    """One answer."""
+
+
 class ReadReply(Reply, frozen=True, array_like=True, tag=1):
     """`awaiting`: members known to hold hints for this node that it has not been given yet."""
 
@@ -291,6 +290,16 @@ class GravesSettled(Reply, frozen=True, array_like=True, tag=31):
     ended: bool
     mark: int
     fence: Origin
+
+
+class Fault(Reply, frozen=True, array_like=True, tag=99):
+    """An error, as its stable code, its sentence and the data needed to raise it again."""
+
+    code: str
+    detail: str
+    numbers: tuple[int, ...] = ()
+    digests: tuple[bytes, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 AnyOp = (
