@@ -23,12 +23,13 @@ from dynamo.api.operating import OperatingFace
 from dynamo.api.peer import PeerFace
 from dynamo.api.resource import ResourceFace
 from dynamo.api.site import Site, site
-from dynamo.api.vitals import readings, why_not_ready
+from dynamo.api.vitals import readings, refill_readings, why_not_ready
 from dynamo.background.antientropy import AntiEntropy
 from dynamo.background.census import Census
 from dynamo.background.divergence import Surroundings
 from dynamo.background.handoff import Handoff
 from dynamo.background.reaper import Reaper
+from dynamo.background.refill import Refill
 from dynamo.background.runner import Runner, Task
 from dynamo.cluster.membership import Membership
 from dynamo.cluster.rollback import Rollback
@@ -44,6 +45,7 @@ from dynamo.coordinator.terms import Defaults
 from dynamo.coordinator.writes import Writer
 from dynamo.core.clock import HybridClock
 from dynamo.core.members import IDENTITY_MAX, Member, Role
+from dynamo.core.refilling import Progress, Refilling
 from dynamo.core.sightings import Origin, Sightings
 from dynamo.core.swim import Swim
 from dynamo.errors import DynamoError
@@ -53,6 +55,7 @@ from dynamo.replica.local import LocalReplica
 from dynamo.replica.pool import peer_client
 from dynamo.replica.remote import RemoteReplica
 from dynamo.replica.trees import TreeKeeper
+from dynamo.replica.wholeness import Wholeness
 from dynamo.storage.committer import Committer
 from dynamo.storage.copies import Copies
 from dynamo.storage.disk import LocalDisk, OpenDisk
@@ -109,6 +112,7 @@ class Node(Service):
         self._open_disk = open_disk or partial(LocalDisk, config.node.data_dir, reactor)
         self._boot = rng.randbytes(8).hex()
         self._sightings = Sightings()
+        self._refilling = Refilling(config.node.name)
         self._ports: list[Any] = []
 
     def startService(self) -> None:
@@ -174,7 +178,10 @@ class Node(Service):
         self._disk = self._open_disk()
         self.engine, self.chunks = self._disk.engine, self._disk.chunks
         self.metrics = Metrics(
-            lambda: readings(self.copies, self.engine, self.chunks, self.view, self.repair.tally)
+            lambda: [
+                *readings(self.copies, self.engine, self.chunks, self.view, self.repair.tally),
+                *refill_readings(self._refilling, self.identity.refilling),
+            ]
         )
         self.committer = Committer(
             self.engine,
@@ -249,8 +256,13 @@ class Node(Service):
         keeper = TreeKeeper(self.copies, self.trees, self.table, self._wall_clock)
         self.local.handlers.update(keeper.handlers())
         self.local.exchanged = keeper.exchanged
+        self.whole = Wholeness(self.view, self.trees, self.identity, self._refilling)
+        self.local.awaits, self.local.awaits_listed = self.whole.awaits, self.whole.awaits_listed
+        keeper.lacking = self.whole.pair_lacks
+        around = Surroundings(self.view, keeper)
+        self.refill = Refill(around, self.identity, self._refilling, self._reactor)
         self.repair = AntiEntropy(
-            around=Surroundings(self.view, keeper),
+            around=around,
             interval=config.repair.interval,
             seconds=self._reactor.seconds,
             rng=random.Random(self._rng.randbytes(16)),
@@ -269,7 +281,9 @@ class Node(Service):
             "counted": self.metrics.operation,
         }
         timing: dict[str, Any] = {"hybrid": self.hybrid, "wall_ms": self._wall_ms}
-        writer = Writer(copies=self.copies, actor=self._actor, **asking, **timing)
+        writer = Writer(
+            copies=self.copies, actor=self._actor, lacks=self.whole.lacks, **asking, **timing
+        )
         buckets = Buckets(
             view=self.view, table=self.table, clock=self._reactor, defaults=defaults, **timing
         )
@@ -280,7 +294,7 @@ class Node(Service):
             defaults=defaults,
             buckets=buckets,
             writer=writer,
-            reader=Reader(local_read=self.copies.read, **asking),
+            reader=Reader(local_read=self.copies.read, awaits=self.whole.awaits, **asking),
             repairer=Repairer(**asking),
             bodies=Bodies(
                 view=self.view,
@@ -338,6 +352,7 @@ class Node(Service):
         look_s = min(LOOK_S, self.config.repair.interval / 4)
         self._runner.add(Task("census", census.step, idle_s=look_s, busy_s=0.005))
         self._runner.add(Task("antientropy", self.repair.step, idle_s=look_s, busy_s=0.01))
+        self._runner.add(Task("refill", self.refill.step, idle_s=look_s, busy_s=0.01))
         self.view.watch(self._member_changed)
 
     def _member_changed(self, name: str, liveness: Liveness) -> None:
@@ -345,6 +360,8 @@ class Node(Service):
         if liveness == "alive":
             self.repair.appeared(name)
             self._runner.wake("antientropy")
+            self.refill.appeared(name)
+            self._runner.wake("refill")
 
     # What the parts ask of the whole.
 
@@ -409,7 +426,13 @@ class Node(Service):
             objects=objects,
             bytes=size,
             seen=self._sightings.told(),
+            refill=self._refill_told(),
         )
+
+    def _refill_told(self) -> Progress | None:
+        if not self.identity.refilling:
+            return None
+        return self._refilling.progress(self._reactor.seconds())
 
     def _status(self) -> dict[str, str]:
         return {

@@ -10,6 +10,7 @@ from dynamo.background.divergence import Tally
 from dynamo.cluster.membership import Membership
 from dynamo.coordinator.terms import Defaults
 from dynamo.core.quorum import majority
+from dynamo.core.refilling import Refilling
 from dynamo.storage.chunks import Chunks
 from dynamo.storage.copies import Copies
 from dynamo.storage.engine import Engine
@@ -66,3 +67,9 @@ def readings(
     yield Reading("antientropy_keys_repaired", {(): repair.repaired}, counter=True)
     events = {(name,): n for name, n in view.counts.items()}
     yield Reading("gossip_events", events, ("event",), counter=True)
+
+
+def refill_readings(state: Refilling, refilling: bool) -> Iterable[Reading]:
+    """How far this node is with taking back what was on a lost disk."""
+    yield Reading("refill_partitions_left", {(): state.left if refilling else 0})
+    yield Reading("transfer_bytes", {(): state.bytes}, counter=True)

@@ -372,9 +372,9 @@ class Membership:
         return f"{self.name}~{max(_number(actor) for actor in seen) + 1}"
 
     def _save_actor(self, actor: str) -> None:
-        me = self._about_me()
-        self._saving = True
-        saved = self._identity.save(actor, f"{me.cluster_name}/{me.partitions}")
+        me, self._saving = self._about_me(), True
+        refill = any(hello.joined for hello in self.peers.hellos())
+        saved = self._identity.save(actor, f"{me.cluster_name}/{me.partitions}", refill=refill)
         saved.addCallbacks(self._saved, self._not_saved)
 
     def _saved(self, _: None) -> None:

@@ -32,6 +32,7 @@ class LocalReplica:
     """What this node holds, behind the same port as every other node's.
 
     `exchanged(incarnation, key)`: when the key's partition was last compared with another owner.
+    `awaits(incarnation, key)`, `awaits_listed(incarnation)`: as in `dynamo.replica.wholeness`.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class LocalReplica:
         self._buckets = buckets
         self._view = view
         self.exchanged: Callable[[bytes, bytes], float | None] = lambda incarnation, key: None
+        self.awaits: Callable[[bytes, bytes], tuple[str, ...]] = lambda i, k: view.awaiting()
+        self.awaits_listed: Callable[[bytes], tuple[str, ...]] = lambda i: view.awaiting()
         self.handlers: dict[type[Op], Handler] = {
             messages.Read: self._read,
             messages.Merge: self._merge,
@@ -87,7 +90,8 @@ class LocalReplica:
 
     def _read(self, op: messages.Read) -> Reply:
         record = self._copies.read(op.incarnation, op.key)
-        return messages.ReadReply(record if op.full else record.strip(), self._view.awaiting())
+        awaits = self.awaits(op.incarnation, op.key)
+        return messages.ReadReply(record if op.full else record.strip(), awaits)
 
     def _merge(self, op: messages.Merge) -> Deferred[Reply]:
         if op.hint_for:
@@ -102,12 +106,13 @@ class LocalReplica:
         entries: list[tuple[bytes, Record]] = []
         size = 0
         limit = min(op.limit, SCAN_LIMIT)
+        awaits = self.awaits_listed(op.incarnation)
         for key, record in self._copies.scan(op.incarnation, op.after, op.prefix):
             if len(entries) >= limit or size > SCAN_BYTES:
-                return messages.ScanReply(tuple(entries), False, self._view.awaiting())
+                return messages.ScanReply(tuple(entries), False, awaits)
             entries.append((key, record.strip()))
             size += len(key) + 100
-        return messages.ScanReply(tuple(entries), True, self._view.awaiting())
+        return messages.ScanReply(tuple(entries), True, awaits)
 
     def _bucket_read(self, op: messages.BucketRead) -> Reply:
         return messages.BucketsReply((self._buckets.get(op.name),))

@@ -17,7 +17,7 @@ from dynamo.core.members import Member
 from dynamo.storage import ledger
 from dynamo.storage.committer import Committer
 from dynamo.storage.engine import Engine, Transaction
-from dynamo.wire.codec import ACTORS, BUCKET, REMEMBERED
+from dynamo.wire.codec import ACTORS, BUCKET, FORMAT, REMEMBERED
 
 ACTOR = b"actor"
 ACTORS_KEY = b"actors"
@@ -25,6 +25,8 @@ IDENTITY = b"identity"
 INCARNATION = b"incarnation"
 REMEMBERED_KEY = b"remembered"
 CLUSTER = b"cluster"
+REFILL = b"refill"
+"""The row of `meta` that says that this node lost what was on its disk and takes it back."""
 
 
 @attrs.define
@@ -35,7 +37,8 @@ class Identity:
     never used. `cluster` is "name/partitions", empty until the node has joined. `actors`
     are the last ones seen under each member's name. `number` tells
     this data directory from any other under the same name (0: not drawn yet); `incarnation` is
-    the last one claimed, and `remembered` what gossip knew at the end.
+    the last one claimed, and `remembered` what gossip knew at the end. `refilling`: what was on
+    this node's disk was lost, and is taken back from the others.
     """
 
     engine: Engine
@@ -46,6 +49,12 @@ class Identity:
     number: int = 0
     incarnation: int = 0
     remembered: list[Member] = attrs.field(factory=list)
+    refilling: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether this node holds what it ought to: it knows who it is, and lost nothing."""
+        return not self.refilling and self.actor != ""
 
     def load(self) -> None:
         """Reads what the data directory holds."""
@@ -57,6 +66,7 @@ class Identity:
             self.actors = ACTORS.decode(held)
         self.number = int.from_bytes(view.get("meta", IDENTITY) or b"")
         self.incarnation = int.from_bytes(view.get("meta", INCARNATION) or b"")
+        self.refilling = view.get("meta", REFILL) is not None
         known = view.get("meta", REMEMBERED_KEY)
         if known is not None:
             self.remembered = REMEMBERED.decode(known)
@@ -78,21 +88,40 @@ class Identity:
         data = REMEMBERED.encode(list(members))
         return self.committer.submit(lambda txn: txn.put("meta", REMEMBERED_KEY, data))
 
-    def save(self, actor: str, cluster: str) -> Deferred[None]:
-        """Writes what this node is; it holds from when the Deferred fires."""
+    def save(self, actor: str, cluster: str, *, refill: bool = False) -> Deferred[None]:
+        """Writes what this node is; it holds from when the Deferred fires. `refill`: the others
+        may hold what this node ought to."""
 
         def job(txn: Transaction) -> None:
             txn.put("meta", ACTOR, actor.encode())
             txn.put("meta", CLUSTER, cluster.encode())
+            if refill:
+                txn.put("meta", REFILL, FORMAT)
 
         def take(_: None) -> None:
-            self.actor, self.cluster = actor, cluster
+            self.actor, self.cluster, self.refilling = actor, cluster, refill
 
         return self.committer.submit(job).addCallback(take)
 
     def begin_hand(self, hand: int) -> Deferred[None]:
-        """Makes the node sign with a hand that was never used (`dynamo.storage.ledger`)."""
-        return self.committer.submit(lambda txn: ledger.begin_hand(txn, hand))
+        """Makes the node sign with a hand that was never used (`dynamo.storage.ledger`), and take
+        back what it has forgotten."""
+
+        def job(txn: Transaction) -> None:
+            ledger.begin_hand(txn, hand)
+            txn.put("meta", REFILL, FORMAT)
+
+        # From now on, not from the commit on: what this node says meanwhile may be old already.
+        self.refilling = True
+        return self.committer.submit(job)
+
+    def end_refill(self) -> Deferred[None]:
+        """Everything that was lost is back; it holds from when the Deferred fires."""
+
+        def take(_: None) -> None:
+            self.refilling = False
+
+        return self.committer.submit(lambda txn: txn.delete("meta", REFILL)).addCallback(take)
 
     def note_actor(self, name: str, actor: str) -> Deferred[None]:
         """Writes under which actor a member writes, so that it can be told if it forgets."""

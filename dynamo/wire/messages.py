@@ -15,6 +15,7 @@ import msgspec
 
 from dynamo.core.buckets import Bucket
 from dynamo.core.record import Draft, Record, Version
+from dynamo.core.refilling import Progress
 from dynamo.core.sightings import Origin
 from dynamo.errors import (
     BucketExists,
@@ -144,6 +145,8 @@ class TreeRoots(Op, frozen=True, array_like=True, tag=12):
     copies: int
     partitions: tuple[int, ...]
     roots: tuple[bytes, ...]
+    refills: bool = False
+    """The sender takes back what it lost, and wants to know the roots of one that does so too."""
 
 
 class TreeLevel(Op, frozen=True, array_like=True, tag=13):
@@ -164,12 +167,19 @@ class TreeKeys(Op, frozen=True, array_like=True, tag=14):
     after: bytes = b""
 
 
+class Pull(Op, frozen=True, array_like=True, tag=15):
+    """The owned records of these keys (incarnation, key), bytes included."""
+
+    keys: tuple[tuple[bytes, bytes], ...]
+
+
 class Reply(msgspec.Struct, frozen=True, array_like=True):
     """One answer."""
 
 
 class ReadReply(Reply, frozen=True, array_like=True, tag=1):
-    """`awaiting`: members known to hold hints for this node that it has not been given yet."""
+    """`awaiting`: members known to hold hints for this node that it has not been given yet, or
+    what it lost; the answer says nothing without theirs."""
 
     record: Record
     awaiting: tuple[str, ...] = ()
@@ -247,6 +257,13 @@ class TreeKeysReply(Reply, frozen=True, array_like=True, tag=11):
     last: bytes = b""
 
 
+class PullReply(Reply, frozen=True, array_like=True, tag=12):
+    """As they are on disk, in the order of the keys: one at least, as many as fit; b"" where there
+    is nothing."""
+
+    records: tuple[bytes, ...]
+
+
 class Fault(Reply, frozen=True, array_like=True, tag=99):
     """An error, as its stable code, its sentence and the data needed to raise it again."""
 
@@ -272,6 +289,7 @@ AnyOp = (
     | TreeRoots
     | TreeLevel
     | TreeKeys
+    | Pull
 )
 AnyReply = (
     ReadReply
@@ -285,6 +303,7 @@ AnyReply = (
     | TreeRootsReply
     | TreeLevelReply
     | TreeKeysReply
+    | PullReply
     | Fault
 )
 
@@ -295,7 +314,8 @@ class Hello(msgspec.Struct, frozen=True):
     `cluster_name`, `partitions` and `format` must agree between members. `actor` is empty until
     the node has one; `actors` is the last actor it saw under each member's name. `boot` changes
     with each start of the process. `hints` says how many hints it holds for each member, `buckets`
-    is a digest of all bucket states, `seen` what it saw of all members' disks.
+    is a digest of all bucket states, `seen` what it saw of all members' disks. `refill` says how
+    far it is with taking back what it lost, None if it lost nothing.
     """
 
     name: str
@@ -315,6 +335,7 @@ class Hello(msgspec.Struct, frozen=True):
     bytes: int
     format: int = 1
     seen: dict[str, tuple[Origin, ...]] = {}
+    refill: Progress | None = None
 
 
 class _OpsEnvelope(msgspec.Struct, frozen=True, array_like=True):

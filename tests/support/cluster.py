@@ -18,6 +18,7 @@ from dynamo.background.antientropy import AntiEntropy
 from dynamo.background.census import Census
 from dynamo.background.divergence import Surroundings
 from dynamo.background.handoff import Handoff
+from dynamo.background.refill import Refill
 from dynamo.coordinator.bodies import Bodies
 from dynamo.coordinator.buckets import Buckets
 from dynamo.coordinator.door import Door
@@ -31,15 +32,17 @@ from dynamo.coordinator.writes import Writer
 from dynamo.core.buckets import Bucket, Properties
 from dynamo.core.clock import HybridClock
 from dynamo.core.record import Record
+from dynamo.core.refilling import Refilling
 from dynamo.core.ring import Member, Ring
 from dynamo.errors import BadRequest
 from dynamo.ports import Liveness, MemberStatus, Replica
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.trees import TreeKeeper
+from dynamo.replica.wholeness import Wholeness
 from dynamo.storage.chunks import MemoryChunks
 from dynamo.storage.committer import Committer
 from dynamo.storage.copies import Copies
-from dynamo.storage.facts import BucketTable
+from dynamo.storage.facts import BucketTable, Identity
 from dynamo.storage.hints import HintBook
 from dynamo.storage.memory_engine import MemoryEngine
 from dynamo.storage.trees import Trees
@@ -178,8 +181,17 @@ class TestNode:
         self.keeper = TreeKeeper(self.copies, self.trees, self.table, cluster.wall_s)
         self.local.handlers.update(self.keeper.handlers())
         self.local.exchanged = self.keeper.exchanged
+        self.identity = Identity(self.engine, self.committer)
+        self.identity.load()
+        self.identity.actor = self.actor
+        self.refilling = Refilling(name)
+        self.whole = Wholeness(self.view, self.trees, self.identity, self.refilling)
+        self.local.awaits, self.local.awaits_listed = self.whole.awaits, self.whole.awaits_listed
+        self.keeper.lacking = self.whole.pair_lacks
+        around = Surroundings(self.view, self.keeper)
+        self.refill = Refill(around, self.identity, self.refilling, cluster.clock)
         self.repair = AntiEntropy(
-            around=Surroundings(self.view, self.keeper),
+            around=around,
             interval=cluster.interval,
             seconds=cluster.clock.seconds,
             rng=Random(cluster.rng.random()),
@@ -198,6 +210,7 @@ class TestNode:
             wall_ms=cluster.wall_ms,
             actor=lambda: self.actor,
             counted=lambda *what: self.counts.append(what),
+            lacks=self.whole.lacks,
         )
         buckets = Buckets(
             view=view,
@@ -220,6 +233,7 @@ class TestNode:
                 view=view,
                 preferences=preferences,
                 local_read=self.copies.read,
+                awaits=self.whole.awaits,
                 clock=clock,
                 counted=lambda *what: self.counts.append(what),
             ),
