@@ -1,6 +1,6 @@
 """Taking back what was on a lost disk, from the other owners of each partition.
 
-In rounds. Each partition is compared with one of the owners it lacks something of, several hundred
+In rounds. Of some partitions each is compared with one of the owners it lacks something of, many
 roots in one request; another one for the next partition, so that all of them share the work. What
 differs is pulled: the leaves that differ, the keys of those, their records as they lie on the
 other's disk, many in one request and one job of the group commit, chunks where they are lacking.
@@ -33,9 +33,8 @@ from dynamo.storage.facts import Identity
 from dynamo.wire import messages
 from dynamo.wire.codec import RECORD
 
-ROOTS_AT_ONCE = 256
-ROUND_MAX = 4096
-"""Partitions one round takes on."""
+ROUND_MAX = 64
+"""Partitions one round takes on; few, so that the first are whole soon."""
 
 AT_ONCE = 4
 """Partitions pulled at a time."""
@@ -51,6 +50,8 @@ BYTES_PER_S = 32 * 1024 * 1024
 """The rate, at most."""
 
 RETRY_S = 5.0
+LOST_RETRY_S = 60.0
+"""When a peer that failed is tried again, or a pair of which something could not be had."""
 
 log = make_logger()
 
@@ -64,7 +65,7 @@ class Refill:
     state: Refilling
     clock: IReactorTime
     _queue: deque[Pull] = attrs.field(factory=deque)
-    _held_until: dict[str, float] = attrs.field(factory=dict)
+    _held_until: dict[str | Pair, float] = attrs.field(factory=dict)
     _chunks: DeferredSemaphore = attrs.field(factory=lambda: DeferredSemaphore(CHUNKS_AT_ONCE))
     _expected: object = None
     _tenths: int = -1
@@ -130,15 +131,19 @@ class Refill:
 
     def _assign(self) -> dict[tuple[str, int], list[int]]:
         """The partitions to compare in one round, by the peer and the number of copies."""
-        now, view = self.clock.seconds(), self.around.view
+        now, view, held = self.clock.seconds(), self.around.view, self._held_until
         peers = [m.name for m in view.ring.members if view.is_healthy(m.name)]
-        asked = {p for p in peers if self._held_until.get(p, 0.0) <= now}
+        asked = {p for p in peers if held.get(p, 0.0) <= now}
         found: dict[tuple[str, int], list[int]] = {}
-        for pairs in self.state.lacking(ROUND_MAX):
-            able = [pair for pair in pairs if pair[1] in asked]
+        left = ROUND_MAX
+        for pairs in self.state.lacking():
+            able = [pair for pair in pairs if pair[1] in asked and held.get(pair, 0.0) <= now]
             if able:
                 partition, peer, copies = able[pairs[0][0] % len(able)]
                 found.setdefault((peer, copies), []).append(partition)
+                left -= 1
+                if not left:
+                    break
         return found
 
     # What is done.
@@ -147,12 +152,11 @@ class Refill:
         """Begins a round; whether anything came of it."""
         compared = False
         for (peer, copies), partitions in sorted(self._assign().items()):
-            for i in range(0, len(partitions), ROOTS_AT_ONCE):
-                try:
-                    await self._roots(peer, copies, partitions[i : i + ROOTS_AT_ONCE])
-                except DynamoError as error:
-                    self._hold(peer, error)
-                    break
+            try:
+                await self._roots(peer, copies, partitions)
+            except DynamoError as error:
+                self._hold(peer, error)
+            else:
                 compared = True
         self._tell()
         return compared
@@ -189,12 +193,13 @@ class Refill:
             self._hold(pull.peer, "pulling failed")
             log.failure("Pulling from {peer} failed", peer=pull.peer)
             return
+        pair = (pull.partition, pull.peer, pull.copies)
         if not done:
             self._queue.append(pull)
         elif not pull.failed:
-            self.state.took((pull.partition, pull.peer, pull.copies))
+            self.state.took(pair)
         else:
-            self._hold(pull.peer, f"{pull.failed} keys of a partition could not be had")
+            self._held_until[pair] = self.clock.seconds() + LOST_RETRY_S
 
     def _hold(self, peer: str, why: object) -> None:
         """Asks a peer nothing more for a while."""

@@ -13,7 +13,7 @@ which costs little where there is nothing to do.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -97,10 +97,10 @@ class Refilling:
         """Changes with every pair that becomes whole."""
         return len(self._whole)
 
-    def lacking(self, limit: int) -> list[list[Pair]]:
-        """The pairs that are not whole, of at most `limit` partitions, by partition."""
-        found = self._lacking or {}
-        return [list(found[p]) for p in sorted(found)[:limit]]
+    def lacking(self) -> Iterator[list[Pair]]:
+        """The pairs that are not whole, partition by partition as they were given; valid until one
+        becomes whole."""
+        return iter((self._lacking or {}).values())
 
     def tenths(self) -> int:
         """How many tenths of the partitions are whole."""
