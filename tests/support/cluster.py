@@ -283,12 +283,14 @@ class TestCluster:
 
     __test__ = False
 
-    def __init__(self, size: int = 3, *, n: int = 3, seed: int = 0, **properties: Any) -> None:
+    def __init__(
+        self, size: int = 3, *, n: int = 3, seed: int = 0, partitions: int = 64, **properties: Any
+    ) -> None:
         self.clock = Clock()
         self.rng = Random(seed)
         self.network = Network(self.clock, self.rng)
         self.names = [f"n{i}" for i in range(1, size + 1)]
-        self.ring = Ring([Member(name) for name in self.names], 64, n)
+        self.ring = Ring([Member(name) for name in self.names], partitions, n)
         self.interval = 600.0
         self.defaults = Defaults(n=n)
         self.nodes: dict[str, TestNode] = {}
@@ -380,6 +382,17 @@ class TestCluster:
         self.nodes[name] = TestNode(self, name, old)
         self.nodes[name].view.believed = dict(old.view.believed)
         return self.nodes[name]
+
+    def wipe(self, name: str) -> TestNode:
+        """The node's disk is lost; it comes back empty, knows of that, and of all buckets."""
+        old = self.nodes[name]
+        old.alive = False
+        node = self.nodes[name] = TestNode(self, name)
+        node.view.believed = dict(old.view.believed)
+        node.actor = f"{old.actor}~2"
+        self.wait(node.identity.save(node.actor, "c/64", refill=True))
+        self.wait(node.table.merge(list(old.table.states.values())))
+        return node
 
     # Work.
 
