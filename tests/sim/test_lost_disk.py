@@ -274,7 +274,7 @@ def test_a_disk_put_back_is_filled_up_with_what_it_forgot(world: World) -> None:
     world.start(VICTIM)
     world.run_for(3)
     assert refilling(world), "it goes on"
-    check_reads(world, expected, part=1, of=3)
+    check_reads(world, expected, may_fail=True, part=1, of=3)
     until_whole(world)
     check_reads(world, expected)
     check_whole(world, expected)
