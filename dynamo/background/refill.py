@@ -36,11 +36,11 @@ from dynamo.wire.codec import RECORD
 ROUND_MAX = 64
 """Partitions one round takes on; few, so that the first are whole soon."""
 
-AT_ONCE = 4
+AT_ONCE = 2
 """Partitions pulled at a time."""
 
-KEYS_AT_ONCE = 64
-"""Keys in one request, and in one job of the group commit: a few milliseconds."""
+KEYS_AT_ONCE = 32
+"""Keys in one request, and in one job of the group commit: two or three milliseconds."""
 
 CHUNKS_AT_ONCE = 4
 """Chunks under way at a time, of a MiB each."""
