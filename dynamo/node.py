@@ -61,6 +61,7 @@ from dynamo.storage.copies import Copies
 from dynamo.storage.disk import LocalDisk, OpenDisk
 from dynamo.storage.facts import BucketTable, Identity
 from dynamo.storage.hints import HintBook
+from dynamo.storage.places import PlaceBook
 from dynamo.storage.trees import Trees
 from dynamo.wire.datagrams import NONCE_BYTES, Codec
 from dynamo.wire.messages import BucketMake, Coordinate, Hello
@@ -198,6 +199,7 @@ class Node(Service):
             alone=self._disk.run,
             observe=self._observe,
             hints=HintBook(self.engine.view()),
+            places=PlaceBook(self.engine.view()),
         )
         self.identity = Identity(self.engine, self.committer)
         self.identity.load()

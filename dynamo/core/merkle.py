@@ -122,11 +122,14 @@ def change(leaves: array[int], leaf: int, delta: int) -> None:
     leaves[leaf] = (leaves[leaf] + delta) & MASK
 
 
-def fingerprint(place: bytes, record: Record) -> bytes:
-    """What is known of the key at a place, in 8 bytes. A version without its bytes (`stripped`)
-    counts as another than the same with them, and is no reason to think two owners equal."""
+def fingerprint(place: bytes, record: Record) -> int:
+    """What is known of the key at a place, as a number of 64 bits.
+
+    A version without its bytes (`stripped`) counts as another than the same with them.
+    """
     context = record.context
     if len(context) > 1:
         context = dict(sorted(context.items()))
     dots = [(v.actor, -v.counter if v.stripped else v.counter) for v in record.versions]
-    return blake2b(place + _encode((context, dots)), digest_size=HASH_BYTES).digest()
+    digest = blake2b(place + _encode((context, dots)), digest_size=HASH_BYTES).digest()
+    return int.from_bytes(digest, "big")

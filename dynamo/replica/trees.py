@@ -9,7 +9,7 @@ import attrs
 from dynamo.core.exchanges import Exchanges, Pair
 from dynamo.core.ring import position
 from dynamo.errors import BadRequest, NotReady
-from dynamo.storage import places, rows
+from dynamo.storage import rows
 from dynamo.storage.copies import RECORDS, Copies
 from dynamo.storage.facts import BucketTable
 from dynamo.storage.places import Placed
@@ -65,8 +65,8 @@ class TreeKeeper:
         """
         found: dict[bytes, Placed] = {}
         view = self.copies.engine.view()
-        found_rows = places.of(view, self.trees.shape, partition, leaves, after)
-        for seen, (place, placed) in enumerate(found_rows, start=1):
+        listed = self.copies.places.of(view, self.trees.shape, partition, leaves, after)
+        for seen, (place, placed) in enumerate(listed, start=1):
             if self._counts(placed.incarnation, copies):
                 found[place] = placed
             if seen >= KEYS_MAX:
@@ -109,7 +109,7 @@ class TreeKeeper:
         self._check(op.partition)
         leaves = sorted({leaf for leaf in op.leaves if 0 <= leaf < self.trees.shape.leaves})
         found, last = self.listing(op.copies, op.partition, leaves, op.after)
-        keys = tuple((p.incarnation, p.key, p.fingerprint) for p in found.values())
+        keys = tuple((p.incarnation, p.key, p.fingerprint or 0) for p in found.values())
         return messages.TreeKeysReply(keys, last)
 
     def _pull(self, op: messages.Pull) -> Reply:

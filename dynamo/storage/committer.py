@@ -44,8 +44,8 @@ class Committer:
 
     `run` runs a blocking call elsewhere, one at a time. `jobs_max` bounds one commit, `queue_max`
     the jobs that wait. `on_commit` hears the number of jobs in each commit done, `commits` counts
-    them. With `call_soon`
-    the first job of an idle time waits for the rest of its reactor turn. With `call_later` a commit
+    them; `last_job`, if set, ends each, and nobody is told what came of it. With `call_soon` the
+    first job of an idle time waits for the rest of its reactor turn. With `call_later` a commit
     that follows one of several jobs waits a moment: more will come, and share it.
     """
 
@@ -68,6 +68,7 @@ class Committer:
         self._call_soon = call_soon
         self._call_later = call_later
         self.commits = 0
+        self.last_job: Job | None = None
         self._gathering = False
         self._queue: deque[tuple[Job, Answer]] = deque()
         self._outcomes: deque[tuple[Answer, Any]] = deque()
@@ -134,6 +135,8 @@ class Committer:
         self._committing = True
         batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._jobs_max))]
         jobs = [job for job, _ in batch]
+        if self.last_job is not None:
+            jobs.append(self.last_job)
         answers = [answer for _, answer in batch]
         self._run(lambda: self._engine.commit(jobs)).addCallbacks(
             self._committed, self._failed, callbackArgs=(answers,), errbackArgs=(answers,)
@@ -142,7 +145,7 @@ class Committer:
     def _committed(self, outcomes: list[Any], answers: list[Answer]) -> None:
         self._committing = False
         self.commits += 1
-        self._outcomes.extend(zip(answers, outcomes, strict=True))
+        self._outcomes.extend(zip(answers, outcomes, strict=False))
         if len(answers) > 1 and self._call_later is not None and not self._closing:
             self._gathering = True
             wait = min(GATHER_PER_JOB_S * len(answers), GATHER_MAX_S)

@@ -24,6 +24,7 @@ from dynamo.storage.committer import Committer
 from dynamo.storage.engine import Engine, Transaction, View
 from dynamo.storage.hints import Effects, HintBook
 from dynamo.storage.jobs import frees_space
+from dynamo.storage.places import Change, PlaceBook
 from dynamo.wire.codec import RECORD, Hint
 
 RECORDS = "records"
@@ -42,7 +43,8 @@ class Copies:
 
     `alone` runs a blocking call on the committer's thread, between two commits. `observe` is
     told every stamp that comes in from outside (for the hybrid clock), `moved` how the fingerprints
-    of owned keys changed, in the order of the commits (for the trees).
+    of owned keys changed, in the order of the commits (for the trees). From here on every
+    commit ends with a job of `places`.
     """
 
     engine: Engine
@@ -51,7 +53,11 @@ class Copies:
     alone: Callable[[Callable[[], Any]], Deferred[Any]]
     observe: Callable[[int], None]
     hints: HintBook
-    moved: Callable[[Sequence[places.Change]], None] = lambda changes: None
+    places: PlaceBook
+    moved: Callable[[Sequence[Change]], None] = lambda changes: None
+
+    def __attrs_post_init__(self) -> None:
+        self.committer.last_job = self.places.close_commit
 
     def read(self, incarnation: bytes, key: bytes) -> Record:
         """What this node knows of a key; `EMPTY` if nothing. Raises `Corrupt`."""
@@ -218,7 +224,7 @@ class Copies:
                 ledger.count(txn, old, EMPTY)
                 effects.unused += ledger.refer(txn, old, EMPTY)
                 txn.delete(RECORDS, rows.row(incarnation, key))
-                places.remove(txn, effects, incarnation, key)
+                places.move(effects, incarnation, key, old, EMPTY)
             return len(found)
 
         return self._submit(job, frees_space=True)
@@ -272,7 +278,10 @@ class Copies:
     ) -> Deferred[T]:
         def job(txn: Transaction) -> tuple[T, Effects]:
             effects = Effects()
-            return work(txn, effects), effects
+            result = work(txn, effects)
+            if effects.moved:
+                self.places.changed(effects)
+            return result, effects
 
         if frees_space:
             job.frees_space = True  # type: ignore[attr-defined]
@@ -281,6 +290,7 @@ class Copies:
     def _committed(self, outcome: tuple[T, Effects]) -> T:
         result, effects = outcome
         if effects.moved:
+            self.places.apply(effects.moved)
             self.moved(effects.moved)
         if effects.hinted:
             self.hints.apply(effects)
@@ -306,7 +316,7 @@ def _own(
 ) -> None:
     """Replaces the owned record and everything kept in step with it."""
     hints.keep(txn, effects, RECORDS, incarnation, key, old, new)
-    places.keep(txn, effects, incarnation, key, old, new)
+    places.move(effects, incarnation, key, old, new)
     ledger.count(txn, old, new)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import attrs
 
@@ -29,12 +30,12 @@ class Effects:
     """What a job did besides writing rows; taken note of in the reactor after the commit.
 
     `unused`: chunks nothing refers to any more. `hinted`: changes of the hint counts. `moved`:
-    changes of owned keys, as (place, incarnation, by how much the fingerprint there changed).
+    changes of owned keys, as `dynamo.storage.places.Change`.
     """
 
     unused: list[bytes] = attrs.field(factory=list)
     hinted: list[tuple[str, int]] = attrs.field(factory=list)
-    moved: list[tuple[bytes, bytes, int]] = attrs.field(factory=list)
+    moved: list[Any] = attrs.field(factory=list)
 
 
 class HintBook:

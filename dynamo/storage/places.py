@@ -1,22 +1,28 @@
 """The keys this node owns in the order of the hash space, each with the fingerprint of its record.
 
-Table `places` has a row for each row of `records`, written in the same commit. It lies at the key's
-position (`dynamo.core.ring.position`) followed by its row in `records`, so that a partition, or a
-leaf of its tree, is one range. The value is a format byte, the fingerprint (8 bytes,
-`dynamo.core.merkle`), and, for a key too long to be read from its row, incarnation and key.
+Table `places` has a row for each key of which `records` knows anything: the key's position
+(`dynamo.core.ring.position`) followed by its row in `records`, so that a partition, or a leaf of
+its tree, is one range. The value is a format byte, the fingerprint (8 bytes, `dynamo.core.merkle`),
+and, for a key too long to be read from its row, incarnation and key.
 
-A store from before there was this table gets its rows from `Filling`, in bounded steps.
+A write does not touch that table: its rows lie anywhere, and each would dirty a page of its own.
+Instead every commit ends with one row of table `changes`, which names the keys it changed; their
+fingerprints stay in memory (`PlaceBook.pending`) until many are written to `places` together, in
+order. A start finds them again from `changes` and the records. So both tables together say the
+same as `records` at every commit, whatever crashes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
-from twisted.internet.defer import Deferred
+import msgspec
+from twisted.internet.defer import Deferred, succeed
 
-from dynamo.core.merkle import HASH_BYTES, Shape, fingerprint
-from dynamo.core.record import Record
+from dynamo.core.merkle import Shape, fingerprint
+from dynamo.core.record import EMPTY, Record
 from dynamo.core.ring import position
 from dynamo.errors import Corrupt
 from dynamo.log import make_logger
@@ -24,31 +30,34 @@ from dynamo.storage import rows
 from dynamo.storage.committer import Committer
 from dynamo.storage.engine import Transaction, View
 from dynamo.storage.hints import Effects
-from dynamo.wire.codec import FORMAT, RECORD
+from dynamo.storage.jobs import frees_space
+from dynamo.wire.codec import FORMAT, RECORD, Codec
 
 PLACES = "places"
-FILLED = b"places"
-"""The row of `meta` that says that every row of `records` has its place."""
-
-FILL_ROWS = 200
-
-Change = tuple[bytes, bytes, int]
-"""A place, the key's incarnation, and by how much the fingerprint there changed."""
+CHANGES = "changes"
+FLUSH_ROWS = 512
+"""Fingerprints written in one job: about a millisecond on the committer's thread."""
 
 _HEAD = len(FORMAT)
-_SHORT = _HEAD + HASH_BYTES
+_SHORT = _HEAD + 8
 _POSITION = 8
 
 log = make_logger()
 
 
-@attrs.frozen
-class Placed:
-    """A key this node owns, and the fingerprint of its record."""
+class Placed(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A key this node owns and the fingerprint of its record, as a number; None: it no longer
+    does."""
 
     incarnation: bytes
     key: bytes
-    fingerprint: bytes
+    fingerprint: int | None
+
+
+_CHANGED: Codec[list[Placed]] = Codec(list[Placed])
+
+Change = tuple[bytes, Placed, int]
+"""A place, what is there now, and by how much the fingerprint there changed."""
 
 
 def place(incarnation: bytes, key: bytes) -> bytes:
@@ -56,30 +65,25 @@ def place(incarnation: bytes, key: bytes) -> bytes:
     return position(incarnation, key) + rows.row(incarnation, key)
 
 
-def keep(
-    txn: Transaction, effects: Effects, incarnation: bytes, key: bytes, old: Record, new: Record
-) -> None:
-    """Notes, inside a job, that the owned record of a key has changed."""
+def move(effects: Effects, incarnation: bytes, key: bytes, old: Record, new: Record) -> None:
+    """Notes, inside a job, that the owned record of a key has changed; `EMPTY`: it is gone."""
     where = place(incarnation, key)
-    mark = fingerprint(where, new)
-    before = txn.get(PLACES, where) if old.known() else None
-    value = FORMAT + mark
-    txn.put(PLACES, where, value if len(key) <= rows.SEGMENT else value + incarnation + key)
-    effects.moved.append((where, incarnation, number(value) - number(before)))
+    before = fingerprint(where, old) if old.known() else None
+    now = fingerprint(where, new) if new.known() else None
+    if now != before:
+        delta = (now or 0) - (before or 0)
+        effects.moved.append((where, Placed(incarnation, key, now), delta))
 
 
-def remove(txn: Transaction, effects: Effects, incarnation: bytes, key: bytes) -> None:
-    """Notes, inside a job, that this node no longer owns a record of the key."""
-    where = place(incarnation, key)
-    before = txn.get(PLACES, where)
-    if before is not None:
+def put(txn: Transaction, where: bytes, placed: Placed) -> None:
+    """Writes the row of a place, or removes it."""
+    if placed.fingerprint is None:
         txn.delete(PLACES, where)
-        effects.moved.append((where, incarnation, -number(before)))
-
-
-def number(value: bytes | None) -> int:
-    """The fingerprint in a row's value as a summand; 0 for no row."""
-    return 0 if value is None else int.from_bytes(value[_HEAD:_SHORT], "big")
+        return
+    value = FORMAT + placed.fingerprint.to_bytes(8, "big")
+    if len(placed.key) > rows.SEGMENT:
+        value += placed.incarnation + placed.key
+    txn.put(PLACES, where, value)
 
 
 def read(where: bytes, value: bytes) -> Placed:
@@ -88,25 +92,11 @@ def read(where: bytes, value: bytes) -> Placed:
         raise Corrupt(f"A place has the unknown format {value[:_HEAD].hex() or 'none'}.")
     named = where[_POSITION:] if len(value) == _SHORT else value[_SHORT:]
     incarnation, key = named[: rows.BASE_BYTES], named[rows.BASE_BYTES :]
-    return Placed(incarnation, key, value[_HEAD:_SHORT])
-
-
-def of(
-    view: View, shape: Shape, partition: int, leaves: Sequence[int], after: bytes = b""
-) -> Iterator[tuple[bytes, Placed]]:
-    """The keys of these leaves, in ascending order, of a partition, behind the row `after`, each
-    with its row."""
-    for leaf in leaves:
-        start, stop = shape.bounds(partition, leaf)
-        if after:
-            start = max(start, after + b"\x00")
-        if stop is not None and start >= stop:
-            continue
-        yield from walk(view, start, stop)
+    return Placed(incarnation, key, int.from_bytes(value[_HEAD:_SHORT], "big"))
 
 
 def walk(view: View, start: bytes, stop: bytes | None = None) -> Iterator[tuple[bytes, Placed]]:
-    """Every key with its row in [start, stop), in order; a row that says nothing is left out."""
+    """Every row in [start, stop), in order; one that says nothing is left out."""
     for where, value in view.scan(PLACES, start, stop):
         try:
             yield where, read(where, value)
@@ -114,20 +104,136 @@ def walk(view: View, start: bytes, stop: bytes | None = None) -> Iterator[tuple[
             log.error("A key is left out of its tree: {why}", why=error)
 
 
+class PlaceBook:
+    """What table `places` is to say. `pending`: what it does not say yet, by place."""
+
+    def __init__(self, view: View) -> None:
+        self.pending: dict[bytes, Placed] = {}
+        self._in_order: list[bytes] | None = None
+        self._sequence = 0
+        self._changed: list[Placed] = []
+        self._sweep: list[bytes] = []
+        self._swept = 0
+        for number, data in view.scan(CHANGES, b""):
+            self._sequence = int.from_bytes(number, "big")
+            for placed in _CHANGED.decode(data):
+                where = place(placed.incarnation, placed.key)
+                if where not in self.pending:
+                    self.pending[where] = _held(view, where, placed.incarnation, placed.key)
+
+    # On the committer's thread.
+
+    def changed(self, effects: Effects) -> None:
+        """Takes note of what a job of the running commit changed."""
+        for _, placed, _ in effects.moved:
+            self._changed.append(placed)
+
+    @frees_space
+    def close_commit(self, txn: Transaction) -> None:
+        """The last job of every commit: names the keys that the others changed. It may name keys
+        that a commit which failed would have changed, so the fingerprints there are no news."""
+        if self._changed:
+            changed, self._changed = self._changed, []
+            self._sequence += 1
+            txn.put(CHANGES, self._sequence.to_bytes(8, "big"), _CHANGED.encode(changed))
+
+    # In the reactor.
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Takes note of what a committed job did to owned keys."""
+        self._in_order = None
+        for where, placed, _ in changes:
+            self.pending[where] = placed
+
+    def of(
+        self, view: View, shape: Shape, partition: int, leaves: Sequence[int], after: bytes = b""
+    ) -> Iterator[tuple[bytes, Placed]]:
+        """The keys of these leaves, in ascending order, of a partition, behind the place `after`,
+        each with its place."""
+        for leaf in leaves:
+            start, stop = shape.bounds(partition, leaf)
+            start = max(start, after + b"\x00") if after else start
+            if stop is None or start < stop:
+                found = dict(walk(view, start, stop))
+                for where in self._pending_in(start, stop):
+                    found[where] = self.pending[where]
+                for where in sorted(found):
+                    if found[where].fingerprint is not None:
+                        yield where, found[where]
+
+    def flush(self, committer: Committer) -> Deferred[bool]:
+        """Writes a stretch of what is pending; fires with whether this sweep goes on.
+
+        A sweep writes what was pending when it began, in order, then removes the rows of `changes`
+        that named it. Not to be called again before it has fired.
+        """
+        if not self._sweep:
+            return committer.submit(lambda txn: self._sequence, self._begin_sweep)
+        some = [(where, self.pending[where]) for where in self._sweep[-FLUSH_ROWS:][::-1]]
+        last = len(self._sweep) <= FLUSH_ROWS
+        upto = self._swept
+
+        @frees_space
+        def job(txn: Transaction) -> None:
+            for where, placed in some:
+                put(txn, where, placed)
+            if last:
+                stop = (upto + 1).to_bytes(8, "big")
+                for number in [number for number, _ in txn.scan(CHANGES, b"", stop)]:
+                    txn.delete(CHANGES, number)
+
+        def took(_: None) -> bool:
+            del self._sweep[-FLUSH_ROWS:]
+            for where, placed in some:
+                if self.pending.get(where) is placed:
+                    del self.pending[where]
+            self._in_order = None
+            return not last
+
+        return committer.submit(job, took)
+
+    def _begin_sweep(self, sequence: int) -> bool:
+        """What the rows of `changes` up to here name is pending now, if it is not written."""
+        self._swept = sequence
+        self._sweep = sorted(self.pending, reverse=True)
+        return bool(self._sweep)
+
+    def _pending_in(self, start: bytes, stop: bytes | None) -> list[bytes]:
+        if self._in_order is None:
+            self._in_order = sorted(self.pending)
+        order = self._in_order
+        end = len(order) if stop is None else bisect_left(order, stop)
+        return order[bisect_left(order, start) : end]
+
+
+def _held(view: View, where: bytes, incarnation: bytes, key: bytes) -> Placed:
+    """What a place is to say of the record that is there: nothing of a damaged one."""
+    data = view.get("records", rows.row(incarnation, key))
+    known = None
+    try:
+        record = EMPTY if data is None else RECORD.decode(data)
+        if record.known():
+            known = fingerprint(where, record)
+    except Corrupt as error:
+        log.error("A damaged record has no place in any tree: {why}", why=error)
+    return Placed(incarnation, key, known)
+
+
 @attrs.define(eq=False)
 class Filling:
-    """Gives the records of an older store their places. `left`: the incarnations of all buckets."""
+    """Gives the records of a store from before there was table `places` their rows there.
+
+    `left`: the incarnations of all buckets.
+    """
 
     committer: Committer
     left: list[bytes]
     _after: bytes = b""
 
     def step(self, view: View) -> Deferred[bool]:
-        """Does a stretch; fires with whether every record has its place."""
+        """Does a stretch; fires with whether every record has its row."""
         if view.get("meta", FILLED) is not None:
-            done: Deferred[bool] = Deferred()
-            done.callback(True)
-            return done
+            return succeed(True)
         left, after = self.left, self._after
 
         def job(txn: Transaction) -> bytes | None:
@@ -147,20 +253,20 @@ class Filling:
         return self.committer.submit(job, took)
 
 
+FILLED = b"places"
+"""The row of `meta` that says that every row of `records` has its place."""
+
+
 def _fill(txn: Transaction, incarnation: bytes, after: bytes) -> bytes | None:
-    """Does up to `FILL_ROWS` keys behind `after`; the last one, None if there are no more."""
-    found = []
-    for key, data in rows.walk(txn, "records", incarnation, after + b"\x00" if after else b""):
-        found.append((key, data))
-        if len(found) >= FILL_ROWS:
+    """Does up to `FLUSH_ROWS` keys behind `after`; the last one, None if there are no more."""
+    keys = []
+    for key, _ in rows.walk(txn, "records", incarnation, after + b"\x00" if after else b""):
+        keys.append(key)
+        if len(keys) >= FLUSH_ROWS:
             break
-    for key, data in found:
+    for key in keys:
         where = place(incarnation, key)
-        if txn.get(PLACES, where) is None:
-            try:
-                record = RECORD.decode(data)
-            except Corrupt as error:
-                log.error("A damaged record has no place in any tree: {why}", why=error)
-                continue
-            keep(txn, Effects(), incarnation, key, record, record)
-    return found[-1][0] if len(found) >= FILL_ROWS else None
+        placed = _held(txn, where, incarnation, key)
+        if placed.fingerprint is not None and txn.get(PLACES, where) is None:
+            put(txn, where, placed)
+    return keys[-1] if len(keys) >= FLUSH_ROWS else None

@@ -1,10 +1,10 @@
 """The Merkle trees of the keys this node owns, in memory, kept current by every commit.
 
-They are counted once after a start, from table `places`, in bounded steps in ascending order; what
-lies below `_cursor` is counted. A step is a job of the group commit, whose answers come in the
-order of the commits, and so do the changes (`apply`): a change behind the cursor is dropped,
-because the job that counts its place sees it; one below is added. So nothing is counted twice or
-missed, and in normal running nothing is ever counted again.
+They are counted once after a start: first what is pending (`begin`), then table `places` in bounded
+steps, in ascending order. While that goes on, the table must not change: nobody flushes the
+`PlaceBook`. Every change that is committed meanwhile is therefore not in the table, and is added
+(`apply`) as it is ever after. So nothing is counted twice or missed, and in normal running nothing
+is counted again.
 
 There is a tree for each partition and each number of copies that buckets ask for: two nodes compare
 only keys that both of them own.
@@ -13,18 +13,22 @@ only keys that both of them own.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
-from dynamo.core.merkle import Shape, change
+from dynamo.core.merkle import HASH_BYTES, Shape, change
 from dynamo.storage import places
 from dynamo.storage.committer import Committer
-from dynamo.storage.engine import Transaction
+from dynamo.storage.engine import Transaction, View
 from dynamo.storage.jobs import frees_space
+from dynamo.storage.places import PLACES, Change, Placed
 
 COUNT_ROWS = 500
 """Rows one step counts: about two milliseconds on the committer's thread."""
+
+Counted = tuple[list[tuple[bytes, Placed]], bytes | None]
+"""What one step has counted, and where the next one starts; None: that was all."""
 
 
 class Trees:
@@ -36,8 +40,13 @@ class Trees:
         self._none = self.shape.empty()
         self._trees: dict[tuple[int, int], array[int]] = {}
         self._counted_as: dict[bytes, int] = {}
+        self._begun = False
         self._cursor: bytes | None = b""
-        self._era = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether counting has begun."""
+        return self._begun
 
     @property
     def complete(self) -> bool:
@@ -61,55 +70,52 @@ class Trees:
             return b""
         return self.shape.root(self.leaves(copies, partition))
 
-    def apply(self, changes: Iterable[places.Change]) -> None:
+    def apply(self, changes: Iterable[Change]) -> None:
         """Takes note of what a committed job did to owned keys."""
-        cursor = self._cursor
-        for where, incarnation, delta in changes:
-            if cursor is None or where < cursor:
-                self._add(where, incarnation, delta)
+        if self._begun:
+            for where, placed, delta in changes:
+                self._add(where, placed.incarnation, delta)
 
     def check_copies(self, incarnations: Iterable[bytes]) -> bool:
         """Whether buckets still want as many copies as their keys were counted for; else
         everything is counted anew. Rare: an operator changed a bucket's `n`."""
-        counted_as = self._counted_as
         for incarnation in incarnations:
-            was = counted_as.get(incarnation)
+            was = self._counted_as.get(incarnation)
             if was is not None and was != self.copies_of(incarnation):
-                self.recount()
+                self._trees.clear()
+                self._counted_as.clear()
+                self._begun, self._cursor = False, b""
                 return False
         return True
 
-    def recount(self) -> None:
-        """Forgets all and begins to count from the start."""
-        self._trees.clear()
-        self._counted_as.clear()
-        self._cursor = b""
-        self._era += 1
+    def begin(self, view: View, pending: Mapping[bytes, Placed]) -> None:
+        """Begins to count, with what is pending and how that differs from table `places`."""
+        self._begun = True
+        for where, placed in pending.items():
+            said = view.get(PLACES, where)
+            was = 0 if said is None else places.read(where, said).fingerprint or 0
+            self._add(where, placed.incarnation, (placed.fingerprint or 0) - was)
 
     def count(self, committer: Committer) -> Deferred[bool]:
         """Counts the next rows; fires with whether all are counted. Not to be called again
         before it has fired."""
-        start, era = self._cursor, self._era
+        start = self._cursor
         if start is None:
-            done: Deferred[bool] = Deferred()
-            done.callback(True)
-            return done
+            return succeed(True)
 
         @frees_space
-        def job(txn: Transaction) -> tuple[list[places.Change], bytes | None]:
-            found: list[places.Change] = []
+        def job(txn: Transaction) -> Counted:
+            found: list[tuple[bytes, Placed]] = []
             for where, placed in places.walk(txn, start):
                 if len(found) >= COUNT_ROWS:
                     return found, where
-                number = int.from_bytes(placed.fingerprint, "big")
-                found.append((where, placed.incarnation, number))
+                found.append((where, placed))
             return found, None
 
-        def took(counted: tuple[Sequence[places.Change], bytes | None]) -> bool:
-            if era == self._era:
-                found, self._cursor = counted
-                for where, incarnation, number in found:
-                    self._add(where, incarnation, number)
+        def took(counted: Counted) -> bool:
+            found, self._cursor = counted
+            for where, placed in found:
+                self._add(where, placed.incarnation, placed.fingerprint or 0)
             return self._cursor is None
 
         return committer.submit(job, took)
@@ -118,8 +124,9 @@ class Trees:
         copies = self._counted_as.get(incarnation)
         if copies is None:
             copies = self._counted_as[incarnation] = self.copies_of(incarnation)
-        partition, leaf = self.shape.find(where[:8])
+        shape = self.shape
+        partition, leaf = shape.find(where[:HASH_BYTES])
         tree = self._trees.get((copies, partition))
         if tree is None:
-            tree = self._trees[copies, partition] = self.shape.empty()
+            tree = self._trees[copies, partition] = shape.empty()
         change(tree, leaf, delta)

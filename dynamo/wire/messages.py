@@ -253,7 +253,7 @@ class TreeKeysReply(Reply, frozen=True, array_like=True, tag=11):
     """(incarnation, key, fingerprint) in the order of their places. `last`: the place up to which
     this is all there is, b"" if it is all to the end."""
 
-    keys: tuple[tuple[bytes, bytes, bytes], ...]
+    keys: tuple[tuple[bytes, bytes, int], ...]
     last: bytes = b""
 
 

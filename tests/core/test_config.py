@@ -30,7 +30,7 @@ BAD = [
     (
         LISTEN + "foo: bar\n",
         "foo: is not a key; known here: node, listen, advertise, cluster, replication, "
-        "gossip, limits, log",
+        "gossip, repair, limits, log",
     ),
     (LISTEN + "nodes: {}\n", "nodes: is not a key; did you mean node?"),
     (
@@ -216,7 +216,7 @@ BAD = [
         LISTEN + "replication: {quorum: loose}\n",
         "replication.quorum: 'loose' is not a kind of quorum; use sloppy or strict",
     ),
-    # gossip, limits, log
+    # gossip, repair, limits, log
     (
         LISTEN + "gossip: {profile: moon}\n",
         "gossip.profile: 'moon' is not a set of timings; use lan, wan or local",

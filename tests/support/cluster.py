@@ -45,6 +45,7 @@ from dynamo.storage.copies import Copies
 from dynamo.storage.facts import BucketTable, Identity
 from dynamo.storage.hints import HintBook
 from dynamo.storage.memory_engine import MemoryEngine
+from dynamo.storage.places import PlaceBook
 from dynamo.storage.trees import Trees
 from dynamo.wire.messages import BucketMake, Coordinate
 from tests.support.links import FarReplica, Link, Network
@@ -164,6 +165,7 @@ class TestNode:
             alone=self._run,
             observe=lambda stamp: self.hybrid.observe(cluster.wall_ms(), stamp),
             hints=HintBook(self.engine.view()),
+            places=PlaceBook(self.engine.view()),
         )
         self.copies.sweep()
         self.table = BucketTable(self.engine, self.committer)
