@@ -1,7 +1,7 @@
 """Taking back what was on a lost disk, from the other owners of each partition.
 
-In rounds. Of some partitions each is compared with one of the owners it lacks something of, many
-roots in one request; another one for the next partition, so that all of them share the work. What
+In rounds. Of some partitions each is compared with the first of the owners it lacks something of,
+many roots in one request. What
 differs is pulled: the leaves that differ, the keys of those, their records as they lie on the
 other's disk, many in one request and one job of the group commit, chunks where they are lacking.
 After one pass through all that differed the pair is whole (`dynamo.core.refilling`): what is
@@ -139,7 +139,7 @@ class Refill:
         for pairs in self.state.lacking():
             able = [pair for pair in pairs if pair[1] in asked and held.get(pair, 0.0) <= now]
             if able:
-                partition, peer, copies = able[pairs[0][0] % len(able)]
+                partition, peer, copies = able[0]
                 found.setdefault((peer, copies), []).append(partition)
                 left -= 1
                 if not left:

@@ -215,8 +215,7 @@ class Poll:
         self.tally.answer(name, reply.record, reply.awaiting)
         if reply.awaiting and not self.done.called:
             self._ask_aside(reply.awaiting)
-        # One that does not count alone is replaced at once.
-        if self._judge() or (self.tally.open and not reply.awaiting):
+        if self._judge() or self.tally.open:
             return
         self._ask_next()
         self._judge()

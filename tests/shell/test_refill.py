@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dynamo.background.refill import KEYS_PER_S, LOST_RETRY_S, ROUND_MAX
+import pytest
+
+from dynamo.background import refill as refilling
+from dynamo.background.refill import LOST_RETRY_S, ROUND_MAX
 from dynamo.coordinator.bodies import CHUNK_BYTES
 from dynamo.core.record import Record
 from dynamo.wire import messages
-from tests.shell.test_antientropy import only_at
+from tests.shell.test_antientropy import write
 from tests.shell.test_bodies import body_of
 from tests.support.cluster import TestCluster, TestNode
 
@@ -63,7 +66,8 @@ def test_everything_comes_back_in_batches_and_with_its_chunks() -> None:
     assert node.identity.whole
 
 
-def test_the_rate_has_a_bound() -> None:
+def test_the_rate_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refilling, "KEYS_PER_S", 50)
     cluster = TestCluster(3)
     for i in range(300):
         cluster.put("n1", f"k{i}")
@@ -71,7 +75,7 @@ def test_the_rate_has_a_bound() -> None:
     (node,) = wiped(cluster, "n1")
     began = cluster.clock.seconds()
     assert refill(cluster, node)
-    assert cluster.clock.seconds() - began >= 300 / KEYS_PER_S
+    assert cluster.clock.seconds() - began >= 300 / 50
 
 
 def test_until_then_an_answer_waits_for_the_other_owners_that_are_there() -> None:
@@ -108,11 +112,23 @@ def test_a_read_of_its_own_copy_does_not_sit_and_wait() -> None:
     cluster.put("n1", "k", b"x")
     cluster.pass_time(2)
     wiped(cluster, "n1")
-    for name in ("n1", "n2"):
-        for r in (1, 2, 3):
+    for r in (1, 2, 3):
+        for name in cluster.names:
             began = cluster.clock.seconds()
             assert cluster.bodies(name, "k", r=r)[0] == b"x"
             assert cluster.clock.seconds() - began < 0.05, (name, r)
+
+
+def test_one_whose_peers_are_doubtful_asks_them_at_once() -> None:
+    cluster = TestCluster(3)
+    cluster.put("n1", "k", b"x")
+    cluster.pass_time(2)
+    wiped(cluster, "n1")
+    for name in ("n2", "n3"):
+        cluster.told("n1", name, "suspect")
+    began = cluster.clock.seconds()
+    assert cluster.bodies("n1", "k", r=1) == [b"x"]
+    assert cluster.clock.seconds() - began < 0.05
 
 
 def test_two_that_were_wiped_fill_up_from_the_third() -> None:
@@ -135,7 +151,7 @@ def test_others_leave_what_differs_to_the_refill() -> None:
     cluster.compare_all()
     assert not any(node.owned(f"k{i}").known() for i in range(40))
     assert refill(cluster, node)
-    only_at(cluster, "n1", "new")
+    write(cluster, "n1", "new")
     cluster.pass_time(10)
     cluster.compare_all()
     assert equal(cluster, "new").live(), "afterwards it takes part again"
@@ -143,7 +159,7 @@ def test_others_leave_what_differs_to_the_refill() -> None:
 
 def test_an_owner_that_is_away_is_asked_when_it_is_back() -> None:
     cluster = TestCluster(3)
-    only_at(cluster, "n3", "k")
+    write(cluster, "n3", "k")
     cluster.cut("n3")
     (node,) = wiped(cluster, "n1")
     for name in ("n2", "n3"):

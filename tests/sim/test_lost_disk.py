@@ -281,9 +281,13 @@ def test_a_disk_put_back_is_filled_up_with_what_it_forgot(world: World) -> None:
 
 
 def test_a_new_cluster_has_nothing_to_take_back() -> None:
-    world = world_of(3)
-    assert not any(world.node(name).identity.refilling for name in world.names)
-    assert sum(world.node(name).refill.state.keys for name in world.names) == 0
+    world = World(3, 5, settings=SETTINGS)
+    for name in world.names:
+        world.start(name)
+    for _ in range(80):
+        world.run_for(0.1)
+        assert not any(world.node(name).identity.refilling for name in world.names)
+    assert all(world.node(name).view.joined for name in world.names)
 
 
 def test_what_an_operator_sees_of_it(world: World) -> None:
