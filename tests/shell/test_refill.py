@@ -204,3 +204,15 @@ def test_few_partitions_are_taken_on_at_once() -> None:
     sizes = [len(op.roots) for _, _, op in cluster.network.sent]  # type: ignore[attr-defined]
     assert sum(sizes) == 2 * 1024
     assert max(sizes) <= ROUND_MAX
+
+
+def test_what_was_put_back_is_refilled_over_a_restart() -> None:
+    cluster = TestCluster(3)
+    node = cluster.nodes["n1"]
+    done = node.identity.begin_hand(70_000)
+    assert not node.identity.whole, "at once"
+    cluster.wait(done)
+    node = cluster.restart("n1")
+    assert not node.identity.whole
+    assert refill(cluster, node)
+    assert cluster.restart("n1").identity.whole
