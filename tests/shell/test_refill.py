@@ -216,3 +216,25 @@ def test_what_was_put_back_is_refilled_over_a_restart() -> None:
     assert not node.identity.whole
     assert refill(cluster, node)
     assert cluster.restart("n1").identity.whole
+
+
+def test_a_read_through_it_takes_one_round() -> None:
+    cluster = TestCluster(3)
+    cluster.put("n1", "k", b"x")
+    cluster.pass_time(2)
+    wiped(cluster, "n1")
+    link = cluster.link("n1", "n2")
+    began = cluster.clock.seconds()
+    assert cluster.live("n1", "k", r=2)
+    assert cluster.clock.seconds() - began < 3 * link.delay
+
+
+def test_what_it_coordinates_is_later_than_what_it_lost() -> None:
+    cluster = TestCluster(3, conflicts="latest")
+    ahead = cluster.wall_ms() + 3_600_000
+    write(cluster, "n2", "k", b"old", stamp=ahead << 16, latest=True)
+    cluster.compare_all()
+    wiped(cluster, "n1")
+    for body, context in ((b"blind", None), (b"seen", {"n2": 1})):
+        cluster.put("n1", "k", body, context=context)
+        assert cluster.bodies("n2", "k", r=3) == [body]
