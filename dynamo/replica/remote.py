@@ -36,13 +36,14 @@ LANES: dict[type[Op], str] = {
     messages.TreeRoots: "tree",
     messages.TreeLevel: "tree",
     messages.TreeKeys: "tree",
+    messages.Pull: "pull",
     messages.Merge: "write",
     messages.BucketMerge: "write",
     messages.ChunksDiscard: "write",
     messages.Coordinate: "forward",
     messages.BucketMake: "forward",
 }
-IN_FLIGHT = {"read": 1, "scan": 2, "tree": 1, "write": 1, "forward": 8}
+IN_FLIGHT = {"read": 1, "scan": 2, "tree": 1, "pull": 2, "write": 1, "forward": 8}
 OPS = b"/peer/ops"
 SILENT_S = 1.0
 ANSWER_BYTES_MAX = 64 * 1024 * 1024

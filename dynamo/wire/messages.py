@@ -136,6 +136,8 @@ class TreeRoots(Op, frozen=True, array_like=True, tag=12):
     copies: int
     partitions: tuple[int, ...]
     roots: tuple[bytes, ...]
+    refills: bool = False
+    """The sender takes back what it lost, and wants to know the roots of one that does so too."""
 
 
 class TreeLevel(Op, frozen=True, array_like=True, tag=13):
@@ -156,12 +158,19 @@ class TreeKeys(Op, frozen=True, array_like=True, tag=14):
     after: bytes = b""
 
 
+class Pull(Op, frozen=True, array_like=True, tag=15):
+    """The owned records of these keys (incarnation, key), bytes included."""
+
+    keys: tuple[tuple[bytes, bytes], ...]
+
+
 class Reply(msgspec.Struct, frozen=True, array_like=True):
     """One answer."""
 
 
 class ReadReply(Reply, frozen=True, array_like=True, tag=1):
-    """`awaiting`: members known to hold hints for this node that it has not been given yet."""
+    """`awaiting`: members known to hold hints for this node that it has not been given yet, or
+    what it lost; the answer says nothing without theirs."""
 
     record: Record
     awaiting: tuple[str, ...] = ()
@@ -239,6 +248,13 @@ class TreeKeysReply(Reply, frozen=True, array_like=True, tag=11):
     last: bytes = b""
 
 
+class PullReply(Reply, frozen=True, array_like=True, tag=12):
+    """As they are on disk, in the order of the keys: one at least, as many as fit; b"" where there
+    is nothing."""
+
+    records: tuple[bytes, ...]
+
+
 class Fault(Reply, frozen=True, array_like=True, tag=99):
     """An error, as its stable code, its sentence and the data needed to raise it again."""
 
@@ -264,6 +280,7 @@ AnyOp = (
     | TreeRoots
     | TreeLevel
     | TreeKeys
+    | Pull
 )
 AnyReply = (
     ReadReply
@@ -277,6 +294,7 @@ AnyReply = (
     | TreeRootsReply
     | TreeLevelReply
     | TreeKeysReply
+    | PullReply
     | Fault
 )
 
