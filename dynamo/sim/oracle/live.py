@@ -150,7 +150,7 @@ class LiveChecks:
         _, r, _ = terms(read.bucket, self.members, r=read.r)
         for v in rules.missing(read.shown, writes, read.begun, read.ended):
             n, _, w = terms(read.bucket, self.members, w=v.w)
-            if (v.quorum or "strict") != "strict" or r + w <= n:
+            if (v.quorum or BUCKETS[v.bucket].quorum) != "strict" or r + w <= n:
                 continue
             if self._spoilt(v, r, n):
                 self.excused["disk lost"] += 1
