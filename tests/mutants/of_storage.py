@@ -1,0 +1,124 @@
+"""Faults between a node and its disk: commits, chunks, dots that outlive the disk."""
+
+from __future__ import annotations
+
+from tests.mutants.patch import Edit, Mutant
+
+COPIES = "dynamo.storage.copies:Copies"
+LEDGER = "dynamo.storage.ledger"
+
+MUTANTS = (
+    Mutant(
+        "acknowledge-before-fsync",
+        "A commit is answered when its jobs have run, before it is on disk.",
+        ("I10", "I1"),
+        (
+            Edit(
+                "dynamo.storage.committer:Committer._begin",
+                "self._run(lambda: self._engine.commit(jobs)).addCallbacks(\n",
+                "from tests.mutants.shadow import answering_early\n"
+                "    answers, commit = answering_early(self._engine, jobs, answers)\n"
+                "    self._run(commit).addCallbacks(\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "sends-before-it-stores",
+        "A coordinator sends out a dot that is not on its disk yet.",
+        ("I5", "I10"),
+        (
+            Edit(
+                f"{COPIES}.coordinate",
+                "return self._submit(job, frees_space=draft is None)",
+                "from tests.mutants.shadow import foresee\n"
+                "    stored = self._submit(job, frees_space=draft is None)\n"
+                "    return foresee(self.engine, job, stored)",
+            ),
+        ),
+    ),
+    Mutant(
+        "batch-loses-its-last",
+        "Of merges that arrive together the last is acknowledged and not done.",
+        ("I10", "I6"),
+        (
+            Edit(
+                f"{COPIES}.merge_all",
+                "outcomes.append(self._merge(txn, effects, *one))",
+                "outcomes.append("
+                "self._merge(txn, effects, *one) if one is not many[-1] else one[2])",
+            ),
+        ),
+    ),
+    Mutant(
+        "actor-kept-after-a-wipe",
+        "A node whose disk was emptied signs as before: it gives out dots a second time.",
+        ("I5", "I1"),
+        (
+            Edit(
+                "dynamo.cluster.membership:Membership._unused_actor",
+                "    if not seen:\n",
+                "    if True:\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "hand-kept",
+        "A stand-in's copy leaves the disk and the node goes on signing with the same hand.",
+        ("I5", "I1"),
+        (
+            Edit(
+                f"{LEDGER}:leaves",
+                "if signs_as(txn, actor) in record.context:",
+                "if False:",
+            ),
+        ),
+    ),
+    Mutant(
+        "chunks-unverified",
+        "Bytes are stored and served whatever their digest is.",
+        ("I13",),
+        (
+            Edit(
+                "dynamo.storage.chunks:_verify",
+                "if digest_of(data) != digest:",
+                "if False:",
+            ),
+        ),
+    ),
+    Mutant(
+        "chunk-freed-too-early",
+        "A chunk is freed when one record still refers to it.",
+        ("I1", "I13"),
+        (Edit(f"{LEDGER}:refer", "if left > 0:", "if left > 1:"),),
+    ),
+    Mutant(
+        "discard-without-looking",
+        "The chunks of an upload that failed are freed although a record refers to them.",
+        ("I1", "I13"),
+        (
+            Edit(
+                f"{COPIES}.discard",
+                "if not ledger.references(txn, digest):",
+                "if True:",
+            ),
+        ),
+    ),
+    Mutant(
+        "chunks-never-freed",
+        "Chunks that nothing refers to stay on the disk.",
+        ("chunks",),
+        (Edit(f"{COPIES}._committed", "if effects.unused:", "if False:"),),
+    ),
+    Mutant(
+        "record-without-chunks",
+        "A record is stored although chunks it names are missing.",
+        ("I1", "I6"),
+        (
+            Edit(
+                f"{COPIES}._require_chunks",
+                "if any(v.chunks for v in new.versions):",
+                "if False:",
+            ),
+        ),
+    ),
+)
