@@ -28,6 +28,7 @@ from dynamo.background.handoff import Handoff
 from dynamo.background.reaper import Reaper
 from dynamo.background.runner import Runner, Task
 from dynamo.cluster.membership import Membership
+from dynamo.cluster.rollback import Rollback
 from dynamo.config import Address, Config
 from dynamo.coordinator.bodies import Bodies
 from dynamo.coordinator.buckets import Buckets
@@ -40,6 +41,7 @@ from dynamo.coordinator.terms import Defaults
 from dynamo.coordinator.writes import Writer
 from dynamo.core.clock import HybridClock
 from dynamo.core.members import IDENTITY_MAX, Member, Role
+from dynamo.core.sightings import Origin, Sightings
 from dynamo.core.swim import Swim
 from dynamo.errors import DynamoError
 from dynamo.log import make_logger
@@ -60,6 +62,8 @@ GOODBYE_S = 5.0
 PEER_GRACE_S = 1.0
 BACKLOG = 1024
 """Connections that may wait to be accepted; one without room is tried again a second later."""
+NEW_HANDS = (1 << 16, 1 << 31)
+"""Of these a node draws its hand when it does not know which it has used; counted up otherwise."""
 BODY_SLACK = 1024 * 1024
 """Bytes a form may have beyond its file: its other fields and the boundaries."""
 
@@ -96,6 +100,7 @@ class Node(Service):
         self._wall_clock = wall_clock
         self._open_disk = open_disk or partial(LocalDisk, config.node.data_dir, reactor)
         self._boot = rng.randbytes(8).hex()
+        self._sightings = Sightings()
         self._ports: list[Any] = []
 
     def startService(self) -> None:
@@ -197,9 +202,10 @@ class Node(Service):
         self.signer = Signer(secrets)
         self._http, self._pool = peer_client(self._reactor)
         settings = config.gossip.settings()
+        self._directory = self.identity.number or self._rng.randrange(1, IDENTITY_MAX)
         me = Member(
             name=config.node.name,
-            identity=self.identity.number or self._rng.randrange(1, IDENTITY_MAX),
+            identity=self._directory,
             address=str(config.advertise.cluster),
             incarnation=self.identity.incarnation,
             role=Role.ACTIVE if self.identity.actor else Role.JOINING,
@@ -225,6 +231,7 @@ class Node(Service):
             copies=config.replication.n,
             timeout=max(settings.probe_deadline, PEER_TIMEOUT_S),
         )
+        self.view.rollback = Rollback(self._origin(), self._reactor, self._sign_anew)
         self.local = LocalReplica(config.node.name, self.copies, self.chunks, self.table, self.view)
 
     def _build_coordinator(self) -> None:
@@ -275,7 +282,13 @@ class Node(Service):
             why_not_ready=lambda: why_not_ready(self.view, self.defaults),
         )
         peer = PeerFace(
-            self.local, self.signer, self._wall_clock, self._hello, self.view.answer_exchange
+            self.local,
+            self.signer,
+            self._wall_clock,
+            self._hello,
+            self.view.answer_exchange,
+            self._origin,
+            self._heard,
         )
         self._api_site = site(
             DocumentedFace(self.door, self._status).app,
@@ -318,6 +331,8 @@ class Node(Service):
             signer=self.signer,
             timeout=self.config.limits.request_timeout,
             evidence=lambda who, ok: self.view.evidence(who, ok),
+            origin=self._origin,
+            heard=self._heard,
         )
 
     def _wall_ms(self) -> int:
@@ -329,6 +344,17 @@ class Node(Service):
 
     def _actor(self) -> str:
         return self.identity.actor
+
+    def _origin(self) -> Origin:
+        name = self.config.node.name
+        return Origin(name, self._directory, self._boot, self.engine.number())
+
+    def _heard(self, origin: Origin) -> None:
+        if origin.name in self.view.peers.by_name:
+            self._sightings.note(origin)
+
+    def _sign_anew(self) -> Deferred[None]:
+        return self.identity.begin_hand(self._rng.randrange(*NEW_HANDS))
 
     def _hello(self) -> Hello:
         config = self.config
@@ -349,6 +375,7 @@ class Node(Service):
             buckets=self.table.digest(),
             objects=objects,
             bytes=size,
+            seen=self._sightings.told(),
         )
 
     def _status(self) -> dict[str, str]:

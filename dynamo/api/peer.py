@@ -16,6 +16,7 @@ from dynamo.api.body import read_all
 from dynamo.api.errors import Answer, json_answer
 from dynamo.api.request import Request
 from dynamo.api.site import Face
+from dynamo.core.sightings import Origin
 from dynamo.errors import Corrupt, DynamoError, MissingChunks, PeerBroke, StorageFull
 from dynamo.replica.local import LocalReplica
 from dynamo.wire import messages
@@ -29,7 +30,8 @@ BYTES = [(b"Content-Type", b"application/octet-stream")]
 
 
 class PeerFace:
-    """See the module. `exchange(state)` takes a peer's view of the members and gives ours."""
+    """See the module. `exchange(state)` takes a peer's view of the members and gives ours;
+    `origin()` says how far this node's disk is, `heard` takes what a peer says of its own."""
 
     app = Face()
 
@@ -40,12 +42,16 @@ class PeerFace:
         wall_clock: Callable[[], float],
         hello: Callable[[], Hello],
         exchange: Callable[[bytes], bytes],
+        origin: Callable[[], Origin | None] = lambda: None,
+        heard: Callable[[Origin], None] = lambda origin: None,
     ) -> None:
         self._local = local
         self._signer = signer
         self._wall_clock = wall_clock
         self._hello = hello
         self._exchange = exchange
+        self._origin = origin
+        self._heard = heard
 
     @app.route("/peer/ops", methods=["POST"])
     async def ops(self, request: Request) -> Answer:
@@ -53,11 +59,13 @@ class PeerFace:
         if not self._allowed(request, body):
             return self._stranger()
         try:
-            ops = messages.decode_ops(body)
+            origin, ops = messages.open_ops(body)
         except PeerBroke as error:
             return json_answer({"error": error.code, "detail": error.detail}, 400)
+        if origin is not None:
+            self._heard(origin)
         replies = await self._local.answer(ops)
-        return Answer(200, BYTES, messages.encode(replies))
+        return Answer(200, BYTES, messages.encode(replies, self._origin()))
 
     @app.route("/peer/chunks/<name>", methods=["GET"])
     async def read_chunk(self, request: Request, name: str) -> Answer:

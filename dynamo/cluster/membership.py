@@ -26,6 +26,7 @@ from dynamo.cluster.events import Happened, warn
 from dynamo.cluster.gossip import Gossip
 from dynamo.cluster.owners import Owners, gone
 from dynamo.cluster.peers import DOUBT_S, Known, Peers, status_of
+from dynamo.cluster.rollback import Rollback
 from dynamo.core.effects import (
     ExchangeState,
     MemberChanged,
@@ -63,6 +64,8 @@ class Membership:
     `remote(name, address)` makes a replica to talk to, `copies` is N, `timeout` is for peer HTTP
     among members, in seconds.
     """
+
+    rollback: Rollback | None = None  # the watch over a disk that may have been put back
 
     def __init__(
         self,
@@ -337,6 +340,8 @@ class Membership:
                 noted = self._identity.note_actor(name, actor)
                 noted.addErrback(lambda f: log.error("An actor was not stored: {f}", f=f.value))
         if self._identity.actor:
+            if self.rollback and self.rollback.pending(self.peers.hellos(), self._settle):
+                return
             somewhere = self._swim.joined or self.peers.by_name
             if somewhere and self._all_running(lambda known: known.asked):
                 self._began = True
@@ -388,8 +393,7 @@ class Membership:
             self.epoch += 1
 
     def _my_status(self) -> MemberStatus:
-        hello, me = self._about_me(), self._swim.me
-        return status_of(me, hello, None)
+        return status_of(self._swim.me, self._about_me(), None)
 
 
 def _number(actor: str) -> int:

@@ -112,6 +112,10 @@ class Peers:
         """The member is gone for good."""
         self.by_name.pop(name, None)
 
+    def hellos(self) -> list[Hello]:
+        """What the others last said of themselves."""
+        return [known.hello for known in self.by_name.values() if known.hello is not None]
+
     def awaiting(self) -> tuple[str, ...]:
         """Members that keep hints for this node, or may: not asked since they appeared. One that
         is gone cannot be waited for, and one that never served keeps none."""

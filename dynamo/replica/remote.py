@@ -17,6 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.python.failure import Failure
 
+from dynamo.core.sightings import Origin
 from dynamo.errors import MissingChunks, PeerBroke, PeerUnreachable, StorageFull
 from dynamo.replica.lane import Lane
 from dynamo.replica.pool import peer_url
@@ -45,7 +46,8 @@ ANSWER_BYTES_MAX = 64 * 1024 * 1024
 class RemoteReplica:
     """The member `name` at `address` ("host:port"). `clock` is the reactor.
 
-    `evidence(name, ok)` is told how each request went. `timeout` is in seconds of silence.
+    `evidence(name, ok)` is told how each request went, `heard` who answered and how far its disk
+    is; `origin()` says the same of this node. `timeout` is in seconds of silence.
     """
 
     def __init__(
@@ -59,6 +61,8 @@ class RemoteReplica:
         signer: Signer,
         timeout: float,
         evidence: Callable[[str, bool], None],
+        origin: Callable[[], Origin | None] = lambda: None,
+        heard: Callable[[Origin], None] = lambda origin: None,
     ) -> None:
         self.name = name
         self.address = address
@@ -70,6 +74,8 @@ class RemoteReplica:
         self._signer = signer
         self._timeout = timeout
         self._evidence = evidence
+        self._origin = origin
+        self._heard = heard
         self._lanes = {
             lane: Lane(name, clock, self._send, limit) for lane, limit in IN_FLIGHT.items()
         }
@@ -106,10 +112,14 @@ class RemoteReplica:
         return Deferred.fromCoroutine(self._post(ops))
 
     async def _post(self, ops: Sequence[Op]) -> Sequence[Reply]:
-        code, data = await self._exchange(b"POST", OPS, messages.encode(ops), self._timeout)
+        body = messages.encode(ops, self._origin())
+        code, data = await self._exchange(b"POST", OPS, body, self._timeout)
         if code != 200:
             raise PeerBroke(self.name, f"answered {code} to a batch")
-        return messages.decode_replies(data)
+        origin, replies = messages.open_replies(data)
+        if origin is not None:
+            self._heard(origin)
+        return replies
 
     async def _read_chunk(self, digest: bytes) -> bytes:
         path = b"/peer/chunks/" + digest.hex().encode()

@@ -57,6 +57,11 @@ class Engine(Protocol):
         disk is full, every job's outcome is `StorageFull` and nothing changed.
         """
 
+    def number(self) -> int:
+        """The number of the last commit that changed something; it never goes back, and what a
+        view shows was made by no later one. It is on the disk with the data: a data directory that
+        is put back to an earlier state is back at that state's number."""
+
     def bytes_used(self) -> int:
         """Bytes of disk the store occupies."""
 

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 
 from dynamo.core.buckets import Bucket
 from dynamo.core.members import Member
+from dynamo.storage import ledger
 from dynamo.storage.committer import Committer
 from dynamo.storage.engine import Engine, Transaction
 from dynamo.wire.codec import ACTORS, BUCKET, REMEMBERED
@@ -88,6 +89,10 @@ class Identity:
             self.actor, self.cluster = actor, cluster
 
         return self.committer.submit(job).addCallback(take)
+
+    def begin_hand(self, hand: int) -> Deferred[None]:
+        """Makes the node sign with a hand that was never used (`dynamo.storage.ledger`)."""
+        return self.committer.submit(lambda txn: ledger.begin_hand(txn, hand))
 
     def note_actor(self, name: str, actor: str) -> Deferred[None]:
         """Writes under which actor a member writes, so that it can be told if it forgets."""

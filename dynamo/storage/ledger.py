@@ -37,6 +37,11 @@ def leaves(txn: Transaction, actor: str, record: Record) -> None:
         txn.put("meta", HAND, _U64.pack(_hand(txn) + 1))
 
 
+def begin_hand(txn: Transaction, hand: int) -> None:
+    """Signs as another hand from here on; `hand` is one that was never used."""
+    txn.put("meta", HAND, _U64.pack(hand))
+
+
 def _hand(view: View) -> int:
     held = view.get("meta", HAND)
     return 1 if held is None else int(_U64.unpack(held)[0])

@@ -72,6 +72,7 @@ class LmdbEngine:
             os.close(self._lock)
             raise _open_fault(self._path, error) from error
         self._commits = 0
+        self._number: int = self._env.info()["last_txnid"]
         self._views: list[weakref.ref[LmdbView]] = []
         self._views_looked = 0
         self._closed = False
@@ -92,6 +93,10 @@ class LmdbEngine:
         if self._closed:
             raise StorageFault("The store is closed.")
         return commit_jobs(jobs, self._attempt)
+
+    def number(self) -> int:
+        """LMDB's own count of transactions."""
+        return self._number
 
     def bytes_used(self) -> int:
         """Bytes of disk the store occupies."""
@@ -117,6 +122,8 @@ class LmdbEngine:
             if transaction.changed:
                 if growing and room < _growth(transaction):
                     raise StorageFull
+                # Before anybody can see the commit: too high a number does no harm.
+                self._number = txn.id()
                 ending, txn = txn, None  # A commit that fails has ended the transaction too.
                 ending.commit()
                 self._commits += 1

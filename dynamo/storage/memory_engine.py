@@ -136,6 +136,7 @@ class MemoryEngine:
     ) -> None:
         self.tables = {table: Table() for table in TABLES} if tables is None else tables
         self.bytes_max = bytes_max
+        self._number = 0
         self._views: list[weakref.ref[MemoryView]] = []
         self._publishing = threading.Lock()
         self._closed = False
@@ -157,6 +158,10 @@ class MemoryEngine:
         self._check_open()
         return commit_jobs(jobs, self._attempt)
 
+    def number(self) -> int:
+        """Counted from the making of this object."""
+        return self._number
+
     def bytes_used(self) -> int:
         """Bytes of keys and values held."""
         return sum(table.bytes_used for table in self.tables.values())
@@ -176,6 +181,8 @@ class MemoryEngine:
             if growth > 0 and self.bytes_used() + growth > self.bytes_max:
                 raise StorageFull
         with self._publishing:
+            if any(transaction.changes.values()):
+                self._number += 1
             self._publish(transaction)
         return outcomes
 

@@ -1,7 +1,8 @@
 """What nodes say to each other over peer HTTP: batches of operations and their replies.
 
 A request body is one format byte and a msgpack array of operations; the answer is one format
-byte and an array with one reply for each, in order. An operation that fails gets a `Fault` as
+byte and an array with one reply for each, in order. Between members, both come in an envelope
+that says who speaks (`dynamo.core.sightings`). An operation that fails gets a `Fault` as
 its reply and leaves the others alone. docs/PROTOCOL.md lists them all.
 """
 
@@ -14,6 +15,7 @@ import msgspec
 
 from dynamo.core.buckets import Bucket
 from dynamo.core.record import Draft, Record, Version
+from dynamo.core.sightings import Origin
 from dynamo.errors import (
     BucketExists,
     Corrupt,
@@ -29,6 +31,7 @@ from dynamo.errors import (
 )
 
 FORMAT = b"\x01"
+ENVELOPE = b"\x02"
 
 T = TypeVar("T")
 
@@ -230,7 +233,7 @@ class Hello(msgspec.Struct, frozen=True):
     `cluster_name`, `partitions` and `format` must agree between members. `actor` is empty until
     the node has one; `actors` is the last actor it saw under each member's name. `boot` changes
     with each start of the process. `hints` says how many hints it holds for each member, `buckets`
-    is a digest of all bucket states.
+    is a digest of all bucket states, `seen` what it saw of all members' disks.
     """
 
     name: str
@@ -249,30 +252,61 @@ class Hello(msgspec.Struct, frozen=True):
     objects: int
     bytes: int
     format: int = 1
+    seen: dict[str, tuple[Origin, ...]] = {}
+
+
+class _OpsEnvelope(msgspec.Struct, frozen=True, array_like=True):
+    origin: Origin
+    batch: list[AnyOp]
+
+
+class _RepliesEnvelope(msgspec.Struct, frozen=True, array_like=True):
+    origin: Origin
+    batch: list[AnyReply]
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _ops = msgspec.msgpack.Decoder(list[AnyOp])
 _replies = msgspec.msgpack.Decoder(list[AnyReply])
+_enveloped_ops = msgspec.msgpack.Decoder(_OpsEnvelope)
+_enveloped_replies = msgspec.msgpack.Decoder(_RepliesEnvelope)
 
 
-def encode(batch: Sequence[Op] | Sequence[Reply]) -> bytes:
-    """A batch as bytes."""
-    return FORMAT + _encode(batch)
+def encode(batch: Sequence[Op] | Sequence[Reply], origin: Origin | None = None) -> bytes:
+    """A batch as bytes, in an envelope if it is said who speaks."""
+    if origin is None:
+        return FORMAT + _encode(batch)
+    return ENVELOPE + _encode((origin, batch))
+
+
+def open_ops(data: bytes) -> tuple[Origin | None, list[AnyOp]]:
+    """Who speaks, and the operations of a request body; `PeerBroke` if it is not one."""
+    if data[:1] == ENVELOPE:
+        envelope = _decode(_enveloped_ops, data)
+        return envelope.origin, envelope.batch
+    return None, _decode(_ops, data)
+
+
+def open_replies(data: bytes) -> tuple[Origin | None, list[AnyReply]]:
+    """Who speaks, and the replies of an answer; `PeerBroke` if it is not one."""
+    if data[:1] == ENVELOPE:
+        envelope = _decode(_enveloped_replies, data)
+        return envelope.origin, envelope.batch
+    return None, _decode(_replies, data)
 
 
 def decode_ops(data: bytes) -> list[AnyOp]:
     """The operations of a request body; `PeerBroke` if it is not one."""
-    return _decode(_ops, data)
+    return open_ops(data)[1]
 
 
 def decode_replies(data: bytes) -> list[AnyReply]:
     """The replies of an answer; `PeerBroke` if it is not one."""
-    return _decode(_replies, data)
+    return open_replies(data)[1]
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[list[T]], data: bytes) -> list[T]:
-    if data[:1] != FORMAT:
+def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
+    if data[:1] not in (FORMAT, ENVELOPE):
         raise PeerBroke("peer", "sent a batch of unknown format")
     try:
         return decoder.decode(memoryview(data)[1:])

@@ -286,6 +286,25 @@ def test_a_commit_of_readers_sees_what_is_committed(engine: Engine) -> None:
     assert engine.commit([lambda t: t.get("records", b"a")]) == [b"1"]
 
 
+def test_the_number_of_commits_grows_with_each(engine: Engine) -> None:
+    before = engine.number()
+    engine.commit([put(b"a", b"1")])
+    first = engine.number()
+    engine.commit([put(b"a", b"2"), put(b"b", b"2")])
+    assert before < first < engine.number()
+
+
+def test_the_number_outlives_a_restart(tmp_path: Path) -> None:
+    engine = LmdbEngine(tmp_path / "db")
+    for value in (b"1", b"2", b"3"):
+        engine.commit([put(b"a", value)])
+    number = engine.number()
+    engine.close()
+    again = LmdbEngine(tmp_path / "db")
+    assert again.number() >= number
+    again.close()
+
+
 @pytest.fixture
 def nervous() -> Iterator[None]:
     """Threads take turns very often."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dynamo.core.buckets import Bucket, Properties
 from dynamo.core.record import Draft, Record, Version
+from dynamo.core.sightings import Origin
 from dynamo.errors import (
     BucketExists,
     Corrupt,
@@ -112,7 +113,11 @@ def test_noise_is_corrupt_and_nothing_else(
         for bad in (data[: at % len(data)], data + b"\0", b"\x02" + data[1:], b""):
             with pytest.raises(Corrupt):
                 codec.decode(bad)
-        for maybe in (noise, FORMAT + noise, data[:at] + noise + data[at:]):
+        for maybe in (
+            noise,
+            FORMAT + noise,
+            data[:at] + noise + data[at:],
+        ):
             with suppress(Corrupt):
                 codec.decode(maybe)
 
@@ -141,6 +146,18 @@ def test_batches_come_back(ops: list[Any], replies: list[Any]) -> None:
     assert messages.decode_replies(messages.encode(replies)) == replies
 
 
+@given(st.lists(OPS, max_size=2), st.lists(REPLIES, max_size=2), TEXT, st.integers(0, 1 << 62))
+def test_an_envelope_says_who_speaks(
+    ops: list[Any], replies: list[Any], name: str, commit: int
+) -> None:
+    """And what is in it reads as it does without one."""
+    origin = Origin(name, 7, "boot", commit)
+    assert messages.open_ops(messages.encode(ops, origin)) == (origin, ops)
+    assert messages.open_replies(messages.encode(replies, origin)) == (origin, replies)
+    assert messages.open_ops(messages.encode(ops)) == (None, ops)
+    assert messages.decode_ops(messages.encode(ops, origin)) == ops
+
+
 @pytest.mark.parametrize("decode", [messages.decode_ops, messages.decode_replies])
 def test_a_batch_that_is_none_is_the_peers_fault(decode: Any) -> None:
     """`PeerBroke`, whatever the bytes."""
@@ -151,7 +168,12 @@ def test_a_batch_that_is_none_is_the_peers_fault(decode: Any) -> None:
         for bad in (data[: at % len(data)], data + b"\0", b"\x02" + data[1:], b""):
             with pytest.raises(PeerBroke):
                 decode(bad)
-        for maybe in (noise, messages.FORMAT + noise, data[:at] + noise + data[at:]):
+        for maybe in (
+            noise,
+            messages.ENVELOPE + noise,
+            messages.FORMAT + noise,
+            data[:at] + noise + data[at:],
+        ):
             with suppress(PeerBroke):
                 decode(maybe)
 
