@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run test check unit bench bench-failover bench-gossip bench-ring clean
+.PHONY: help run test check unit mutants bench bench-failover bench-gossip bench-ring clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -25,6 +25,9 @@ check: $(STAMP) ## linters and types
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest
+
+mutants: $(STAMP) ## does the simulator find every seeded fault (ARGS="--only NAME")
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 bench: $(STAMP) ## what a PUT and a GET cost (ARGS=--quick: in a minute)
 	@$(BIN)/python bench/load.py $(ARGS)

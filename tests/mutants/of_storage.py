@@ -62,6 +62,18 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "rollback-unnoticed",
+        "A node whose disk was put back to an earlier state signs as before.",
+        ("I5", "I1"),
+        (
+            Edit(
+                "dynamo.core.sightings:rolled_back",
+                "return any(",
+                "return False and any(",
+            ),
+        ),
+    ),
+    Mutant(
         "hand-kept",
         "A stand-in's copy leaves the disk and the node goes on signing with the same hand.",
         ("I5", "I1"),

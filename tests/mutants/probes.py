@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from dynamo.cluster.owners import Owners
 from dynamo.coordinator.requests import Options
-from dynamo.core import preference, quorum
+from dynamo.core import preference, quorum, sightings
 from dynamo.core.buckets import Bucket, Properties
 from dynamo.core.clock import HybridClock
 from dynamo.core.members import Liveness, Role
@@ -261,6 +261,12 @@ def _() -> bool:
     world.start("n2", "n1", wipe=True)
     world.run(30)
     return world.nodes["n2"].identity.actor == "n2~2"
+
+
+@probe("rollback-unnoticed")
+def _() -> bool:
+    mine, seen = sightings.Origin("n1", 7, "now", 3), sightings.Origin("n1", 7, "before", 4)
+    return sightings.rolled_back(mine, [seen])
 
 
 @probe("hand-kept")
