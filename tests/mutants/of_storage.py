@@ -15,10 +15,12 @@ MUTANTS = (
         (
             Edit(
                 "dynamo.storage.committer:Committer._begin",
-                "self._run(lambda: self._engine.commit(jobs)).addCallbacks(\n",
-                "from tests.mutants.shadow import answering_early\n"
-                "    answers, commit = answering_early(self._engine, jobs, answers)\n"
-                "    self._run(commit).addCallbacks(\n",
+                "self._run(lambda: self._engine.commit(jobs)).addCallbacks(\n"
+                "        self._committed, self._failed, "
+                "callbackArgs=(answers,), errbackArgs=(answers,)\n"
+                "    )",
+                "early = lambda: self._committed(self._engine.commit(jobs), answers)\n"
+                "    self._run(early).addErrback(self._failed, answers)",
             ),
         ),
     ),

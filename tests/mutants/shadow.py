@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.python.failure import Failure
 
-from dynamo.storage.engine import Engine, Job, View
+from dynamo.storage.engine import Engine, View
 from dynamo.storage.hints import Effects
 
 
@@ -18,27 +17,6 @@ def turned(ranking: tuple[str, ...], viewer: str) -> tuple[str, ...]:
         return ranking
     at = sum(viewer.encode()) % len(ranking)
     return ranking[at:] + ranking[:at]
-
-
-def answering_early(
-    engine: Engine, jobs: Sequence[Job], answers: Sequence[Deferred[Any]]
-) -> tuple[list[Deferred[Any]], Callable[[], list[Any]]]:
-    """A commit that answers as soon as its jobs have run; what comes of it later is lost on the
-    submitters, whose places are taken by others that nobody listens to."""
-
-    def commit() -> list[Any]:
-        outcomes = engine.commit(jobs)
-        for answer, outcome in zip(answers, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                answer.errback(Failure(outcome))
-            else:
-                answer.callback(outcome)
-        return [None] * len(outcomes)
-
-    unheard: list[Deferred[Any]] = [Deferred() for _ in answers]
-    for place in unheard:
-        place.addErrback(lambda _: None)
-    return unheard, commit
 
 
 class _Foresight:
