@@ -35,6 +35,13 @@ def digest_of(data: bytes) -> bytes:
     return blake3(data).digest()
 
 
+def verify(digest: bytes, data: bytes) -> bytes:
+    """The bytes, if they are what `digest` names; raises `Corrupt` if not."""
+    if digest_of(data) != digest:
+        raise Corrupt(f"The bytes of chunk {digest.hex()} are not what its name says.")
+    return data
+
+
 class Chunks(Protocol):
     """The port. `has` and `delete` block shortly and may be called from the committing thread."""
 
@@ -99,7 +106,7 @@ class MemoryChunks:
         return sum(map(len, self.stored.values()))
 
     def _write(self, digest: bytes, data: bytes) -> None:
-        _verify(digest, data)
+        verify(digest, data)
         if self.stored.get(digest) == data:
             return
         if self.bytes_max is not None and self.bytes_used() + len(data) > self.bytes_max:
@@ -110,7 +117,7 @@ class MemoryChunks:
         data = self.stored.get(digest)
         if data is None:
             raise MissingChunks((digest,))
-        return _verify(digest, data)
+        return verify(digest, data)
 
 
 class _Shelf:
@@ -201,7 +208,7 @@ class FileChunks:
         return self._used
 
     def _write(self, digest: bytes, data: bytes) -> None:
-        _verify(digest, data)
+        verify(digest, data)
         shelf, path = self._shelves[digest[0]], self._path(digest)
         try:
             if not _holds(path, data):
@@ -234,7 +241,7 @@ class FileChunks:
             raise MissingChunks((digest,)) from None
         except OSError as error:
             raise Corrupt(f"The chunk {digest.hex()} cannot be read: {error.strerror}") from error
-        return _verify(digest, data)
+        return verify(digest, data)
 
     def _check_room(self, size: int) -> None:
         if self._reserve_bytes and bytes_free(self._directory) - size < self._reserve_bytes:
@@ -255,12 +262,6 @@ class FileChunks:
     def _count(self, change: int) -> None:
         with self._counting:
             self._used += change
-
-
-def _verify(digest: bytes, data: bytes) -> bytes:
-    if digest_of(data) != digest:
-        raise Corrupt(f"The bytes of chunk {digest.hex()} are not what its name says.")
-    return data
 
 
 def _write_fault(error: OSError) -> StorageFault:

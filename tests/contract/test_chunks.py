@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from dynamo.errors import Corrupt, MissingChunks, StorageFull
+from dynamo.sim.disk_chunks import Shelves
 from dynamo.storage import chunks as chunks_module
 from dynamo.storage import files as files_module
 from dynamo.storage.chunks import Chunks, FileChunks, MemoryChunks, digest_of
 from dynamo.storage.threads import run_here
+from tests.support.sim_disk import WaitingChunks
 
 Damage = Callable[[bytes, bytes], None]
 
@@ -27,21 +30,27 @@ class Fixture:
     def __init__(self, kind: str, path: Path) -> None:
         self.kind, self.path = kind, path
         self.stored: dict[bytes, bytes] = {}
+        self.clock = Clock()
+        self.shelves = Shelves(self.clock.seconds)
         self.chunks = self.open()
 
     def open(self) -> Chunks:
         if self.kind == "files":
             return FileChunks(self.path, run_here)
+        if self.kind == "sim":
+            return WaitingChunks(self.shelves, self.clock)
         return MemoryChunks(stored=self.stored)
 
     def damage(self, digest: bytes, data: bytes) -> None:
         if self.kind == "files":
             file_of(self.path, digest).write_bytes(data)
+        elif self.kind == "sim":
+            self.shelves.rot(digest, data)
         else:
             self.stored[digest] = data
 
 
-@pytest.fixture(params=["files", "memory"])
+@pytest.fixture(params=["files", "memory", "sim"])
 def fixture(request: pytest.FixtureRequest, tmp_path: Path) -> Fixture:
     return Fixture(request.param, tmp_path / "chunks")
 

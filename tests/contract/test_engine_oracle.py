@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from dynamo.storage.engine import Engine, Transaction, View
 from dynamo.storage.lmdb_engine import LmdbEngine
 from dynamo.storage.memory_engine import MemoryEngine
+from tests.support.sim_disk import WaitingEngine
 
 Model = dict[str, dict[bytes, bytes]]
 
@@ -137,6 +138,13 @@ class MemoryMachine(EngineMachine):
         return MemoryEngine(engine.tables if engine else None)
 
 
+class SimMachine(EngineMachine):
+    """On a simulated drive; reopening is a clean stop and a start."""
+
+    def open(self) -> Engine:
+        return WaitingEngine(getattr(self, "engine", None))
+
+
 PROFILE = settings(
     deadline=None, max_examples=40, stateful_step_count=20, suppress_health_check=list(HealthCheck)
 )
@@ -144,3 +152,5 @@ TestLmdbAgainstADictionary = LmdbMachine.TestCase
 TestLmdbAgainstADictionary.settings = PROFILE
 TestMemoryAgainstADictionary = MemoryMachine.TestCase
 TestMemoryAgainstADictionary.settings = PROFILE
+TestSimAgainstADictionary = SimMachine.TestCase
+TestSimAgainstADictionary.settings = PROFILE

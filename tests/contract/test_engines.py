@@ -15,23 +15,33 @@ from dynamo.storage.engine import KEY_BYTES_MAX, TABLES, Engine, Job, Transactio
 from dynamo.storage.jobs import frees_space
 from dynamo.storage.lmdb_engine import LmdbEngine
 from dynamo.storage.memory_engine import MemoryEngine
+from tests.support.sim_disk import WaitingEngine
+
+THREADED = ["lmdb", "memory"]
+"""The engines that may be read in one thread while another commits; in the simulator is one."""
 
 
-@pytest.fixture(params=["lmdb", "memory"])
+@pytest.fixture(params=[*THREADED, "sim"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    made: Engine = LmdbEngine(tmp_path / "db") if request.param == "lmdb" else MemoryEngine()
+    make: dict[str, Callable[[], Engine]] = {
+        "lmdb": lambda: LmdbEngine(tmp_path / "db"),
+        "memory": MemoryEngine,
+        "sim": WaitingEngine,
+    }
+    made = make[request.param]()
     yield made
     made.close()
 
 
-@pytest.fixture(params=["lmdb", "memory"])
+@pytest.fixture(params=["lmdb", "memory", "sim"])
 def small(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     """An engine with room for about a megabyte."""
-    made: Engine = (
-        LmdbEngine(tmp_path / "db", map_bytes=2 << 20, reserve_bytes=512 << 10)
-        if request.param == "lmdb"
-        else MemoryEngine(bytes_max=1 << 20)
-    )
+    make: dict[str, Callable[[], Engine]] = {
+        "lmdb": lambda: LmdbEngine(tmp_path / "db", map_bytes=2 << 20, reserve_bytes=512 << 10),
+        "memory": lambda: MemoryEngine(bytes_max=1 << 20),
+        "sim": lambda: WaitingEngine(bytes_max=1 << 20),
+    }
+    made = make[request.param]()
     yield made
     made.close()
 
@@ -314,6 +324,7 @@ def nervous() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
+@pytest.mark.parametrize("engine", THREADED, indirect=True)
 @pytest.mark.usefixtures("nervous")
 def test_reading_while_another_thread_commits(engine: Engine) -> None:
     """Every view shows a whole commit: two keys written together are always equal."""
