@@ -93,7 +93,7 @@ MUTANTS = (
         ("I13",),
         (
             Edit(
-                "dynamo.storage.chunks:_verify",
+                "dynamo.storage.chunks:verify",
                 "if digest_of(data) != digest:",
                 "if False:",
             ),
