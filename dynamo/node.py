@@ -9,7 +9,7 @@ then background, network, disk.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 
 from dynamo.api.documented import DocumentedFace
-from dynamo.api.metrics import Metrics
+from dynamo.api.metrics import Metrics, Reading
 from dynamo.api.operating import OperatingFace
 from dynamo.api.peer import PeerFace
 from dynamo.api.resource import ResourceFace
 from dynamo.api.site import Site, site
-from dynamo.api.vitals import readings, why_not_ready
+from dynamo.api.vitals import crowded, readings, status, why_not_ready
 from dynamo.background.handoff import Handoff
 from dynamo.background.reaper import Reaper
 from dynamo.background.runner import Runner, Task
@@ -39,6 +39,7 @@ from dynamo.coordinator.reads import Reader
 from dynamo.coordinator.repair import Repairer
 from dynamo.coordinator.terms import Defaults
 from dynamo.coordinator.writes import Writer
+from dynamo.core.admission import Admission
 from dynamo.core.clock import HybridClock
 from dynamo.core.members import IDENTITY_MAX, Member, Role
 from dynamo.core.sightings import Origin, Sightings
@@ -165,7 +166,7 @@ class Node(Service):
     def _build_storage(self) -> None:
         self._disk = self._open_disk()
         self.engine, self.chunks = self._disk.engine, self._disk.chunks
-        self.metrics = Metrics(lambda: readings(self.copies, self.engine, self.chunks, self.view))
+        self.metrics = Metrics(self._readings)
         self.committer = Committer(
             self.engine,
             self._disk.run,
@@ -274,12 +275,15 @@ class Node(Service):
 
     def _build_faces(self) -> None:
         config = self.config
+        admission = Admission(config.limits.background_latency)
+        self._runner = Runner(self._reactor, admission, lambda: crowded(self.committer, self.view))
         operating = OperatingFace(
             cluster_name=config.cluster.name,
             view=self.view,
             door=self.door,
             metrics=self.metrics,
             why_not_ready=lambda: why_not_ready(self.view, self.defaults),
+            runner=self._runner,
         )
         peer = PeerFace(
             self.local,
@@ -291,16 +295,18 @@ class Node(Service):
             self._heard,
         )
         self._api_site = site(
-            DocumentedFace(self.door, self._status).app,
+            DocumentedFace(self.door, partial(status, self.view)).app,
             ResourceFace(self.door).app,
             operating.app,
             reactor=self._reactor,
             body_limit=config.limits.max_object_bytes + BODY_SLACK,
             observe=self.metrics.request,
+            foreground=admission.waited,
         )
         self._peer_site = site(
             peer.app,
             observe=self.metrics.request,
+            foreground=admission.waited,
             reactor=self._reactor,
             body_limit=64 * 1024 * 1024,
         )
@@ -308,9 +314,12 @@ class Node(Service):
     def _start_background(self) -> None:
         handoff = Handoff(view=self.view, copies=self.copies, buckets=self.table, actor=self._actor)
         reaper = Reaper(copies=self.copies, buckets=self.table)
-        self._runner = Runner(self._reactor)
-        self._runner.add(Task("handoff", handoff.step, idle_s=1.0))
-        self._runner.add(Task("reaper", reaper.step, idle_s=2.0, busy_s=0.01))
+        self._runner.add(
+            Task("handoff", handoff.step, idle_s=1.0, weight=4.0, progress=handoff.progress)
+        )
+        self._runner.add(
+            Task("reaper", reaper.step, idle_s=2.0, busy_s=0.01, progress=reaper.progress)
+        )
         self.view.watch(lambda name, now: self._runner.wake("handoff"))
 
     # What the parts ask of the whole.
@@ -334,6 +343,9 @@ class Node(Service):
             origin=self._origin,
             heard=self._heard,
         )
+
+    def _readings(self) -> Iterable[Reading]:
+        return readings(self.copies, self.engine, self.chunks, self.view, self._runner)
 
     def _wall_ms(self) -> int:
         return int(self._wall_clock() * 1000)
@@ -377,12 +389,6 @@ class Node(Service):
             bytes=size,
             seen=self._sightings.told(),
         )
-
-    def _status(self) -> dict[str, str]:
-        return {
-            m.name: "Live" if m.liveness in ("alive", "suspect") else "Down"
-            for m in self.view.members()
-        }
 
 
 async def _maybe(result: Any) -> None:

@@ -65,6 +65,10 @@ class Replica(Protocol):
 class Peer(Replica, Protocol):
     """Another node at an address, whose `name` is learnt by asking."""
 
+    @property
+    def behind(self) -> bool:
+        """Whether more operations wait for it than one request to it carries."""
+
     async def hello(self, timeout: float) -> Hello:
         """Asks who it is and how it fares, within `timeout` seconds."""
 

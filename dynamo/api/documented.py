@@ -72,6 +72,7 @@ class DocumentedFace:
     async def delete_file(self, request: Request) -> Answer:
         fields = await read_fields(request)
         bucket, key = _place(fields)
+        request.foreground = True
         context = await self._context(fields, bucket, key)
         written = await self._coordinator.delete(
             bucket, key, context=context, options=_OPTIONS, expect="present"
@@ -81,6 +82,7 @@ class DocumentedFace:
     @app.route("/read/file/", methods=["POST"])
     async def read_file(self, request: Request) -> Answer:
         bucket, key = _place(await read_fields(request))
+        request.foreground = True
         found = await self._coordinator.get(bucket, key, options=_OPTIONS)
         if not found.record.live():
             raise NoSuchFile(bucket, key)
@@ -97,6 +99,7 @@ class DocumentedFace:
     async def file(self, request: Request, bucket: str, key: str) -> Answer | None:
         name = check_bucket(decode_path(bucket.encode()))
         path = check_key(decode_path(key.encode()))
+        request.foreground = True
         found = await self._coordinator.get(name, path, options=_OPTIONS)
         live = found.record.live()
         if not live:
@@ -119,6 +122,7 @@ class DocumentedFace:
         if boundary is None:
             _place(await read_fields(request))
             raise _missing("file")
+        request.foreground = True
         upload, written = None, None
         fields: dict[str, bytes] = {}
         form = Form(request.body, boundary)

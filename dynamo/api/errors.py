@@ -52,6 +52,16 @@ class NoSuchVersion(CallersFault):
     code = "no_such_version"
 
 
+class NoSuchTask(CallersFault):
+    """No background task has this name; `known` do."""
+
+    code = "no_such_task"
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"There is no background task {name!r}; there is {', '.join(known)}.")
+        self.name, self.known = name, known
+
+
 class MethodNotAllowed(CallersFault):
     """The path is served, by other methods: `allowed`."""
 
@@ -68,6 +78,7 @@ STATUSES: dict[type[BaseException], int] = {
     NoSuchFile: 404,
     NoSuchRoute: 404,
     NoSuchVersion: 404,
+    NoSuchTask: 404,
     MethodNotAllowed: 405,
     BucketExists: 409,
     FileExists: 409,

@@ -5,6 +5,9 @@ GET /readyz                     it has joined and can meet its default quorum; e
 GET /metrics                    Prometheus text
 GET /v1/cluster                 every known member
 GET /v1/ring/{bucket}/{key}     partition, preference list, and what each replica holds now
+GET /v1/background              each background task, and the share of time they are granted
+POST /v1/background/{task}/pause    steps a task no more until it is resumed, or the node restarts
+POST /v1/background/{task}/resume
 """
 
 from __future__ import annotations
@@ -14,11 +17,12 @@ from typing import Any
 
 import attrs
 
-from dynamo.api.errors import Answer, json_answer
+from dynamo.api.errors import Answer, NoSuchTask, json_answer
 from dynamo.api.metrics import Metrics
 from dynamo.api.objects import timestamp
 from dynamo.api.request import Request
 from dynamo.api.site import Face
+from dynamo.background.runner import Runner
 from dynamo.cluster.membership import Membership
 from dynamo.coordinator.door import Door
 from dynamo.core.clock import wall_ms_of
@@ -38,6 +42,7 @@ class OperatingFace:
     door: Door
     metrics: Metrics
     why_not_ready: Callable[[], str]
+    runner: Runner
 
     app = Face()
 
@@ -111,6 +116,30 @@ class OperatingFace:
                 "replicas": replicas,
             }
         )
+
+    @app.route("/v1/background", methods=["GET"])
+    def background(self, request: Request) -> Answer:
+        standings = [self.runner.standing(name) for name in self.runner.names]
+        tasks = [attrs.asdict(standing) for standing in standings]
+        return json_answer({"tasks": tasks, "admission": attrs.asdict(self.runner.admitted())})
+
+    @app.route("/v1/background/<task>/pause", methods=["POST"])
+    def pause(self, request: Request, task: str) -> Answer:
+        name = self._task(task)
+        self.runner.pause(name)
+        return json_answer(attrs.asdict(self.runner.standing(name)))
+
+    @app.route("/v1/background/<task>/resume", methods=["POST"])
+    def resume(self, request: Request, task: str) -> Answer:
+        name = self._task(task)
+        self.runner.resume(name)
+        return json_answer(attrs.asdict(self.runner.standing(name)))
+
+    def _task(self, encoded: str) -> str:
+        name = decode_path(encoded.encode())
+        if name not in self.runner.names:
+            raise NoSuchTask(name, self.runner.names)
+        return name
 
 
 def _held(reply: Any) -> dict[str, Any]:

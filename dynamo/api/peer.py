@@ -26,6 +26,9 @@ from dynamo.wire.signing import HEADER, TIME, Signer
 
 BATCH_BYTES_MAX = 16 * 1024 * 1024
 CHUNK_BYTES_MAX = 4 * 1024 * 1024
+FOREGROUND: frozenset[type] = frozenset((messages.Read, messages.Merge, messages.Coordinate))
+"""What other nodes' clients wait for. A merge may also be a hint that returns; it waits for the
+same disk."""
 BYTES = [(b"Content-Type", b"application/octet-stream")]
 
 
@@ -64,6 +67,7 @@ class PeerFace:
             return json_answer({"error": error.code, "detail": error.detail}, 400)
         if origin is not None:
             self._heard(origin)
+        request.foreground = FOREGROUND.issuperset(map(type, ops))
         replies = await self._local.answer(ops)
         return Answer(200, BYTES, messages.encode(replies, self._origin()))
 

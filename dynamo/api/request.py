@@ -53,6 +53,9 @@ class Request(WebRequest):
     body: Whole | Arriving = NOTHING
     running: Deferred[Any] | None = None
     route: str = ""
+    foreground: bool = False
+    """Set by a handler before it waits: somebody waits for this answer and for little else, so how
+    long it takes says how busy this node is."""
 
     def __init__(self, channel: Channel, head: Head) -> None:
         # Deliberately without super().__init__(): see above. What follows is what the methods
@@ -75,7 +78,7 @@ class Request(WebRequest):
         self._request_headers: Headers | None = None
         self._response_headers: Headers | None = None
         self._args: dict[bytes, list[bytes]] | None = None
-        self.started = channel.site.reactor.seconds()
+        self.started = self.begun = channel.site.reactor.seconds()
 
     # What twisted.web keeps as attributes.
 
@@ -148,6 +151,8 @@ class Request(WebRequest):
         self.startedWriting = 1
         self.code = status
         channel = self.channel
+        if self.foreground and type(self.body) is Whole:
+            channel.site.waited(self.begun)
         parts = [channel.site.status_line(status)]
         for name, value in headers:
             parts += (name, b": ", value, b"\r\n")
@@ -178,7 +183,8 @@ class Request(WebRequest):
     # Running the handler.
 
     def process(self) -> None:
-        """Hands the request to its route."""
+        """Hands the request to its route. A body that was waited for is here by now."""
+        self.begun = self.site.reactor.seconds()
         self.site.router.render(self)
 
     def follow(self, running: Deferred[Any]) -> None:

@@ -132,6 +132,7 @@ class ResourceFace:
         options = read_options(read_query(request, WRITE_OPTIONS))
         refuse_conditional_write(request.head.fields)
         upload = read_upload(request)
+        request.foreground = True
         context = await self._context(request, name, path)
         written = await self._coordinator.put(name, path, upload, context=context, options=options)
         version = written.version
@@ -145,6 +146,7 @@ class ResourceFace:
         name, path = _bucket_name(bucket), check_key(decode_path(key.encode()))
         options = read_options(read_query(request, WRITE_OPTIONS))
         refuse_conditional_write(request.head.fields)
+        request.foreground = True
         context = await self._context(request, name, path)
         written = await self._coordinator.delete(name, path, context=context, options=options)
         return Answer(204, _written_headers(written))
@@ -156,6 +158,7 @@ class ResourceFace:
         name, path = _bucket_name(bucket), check_key(decode_path(key.encode()))
         given = read_query(request, _GET_PARAMETERS)
         wanted = given.get("version")
+        request.foreground = True
         found = await self._coordinator.get(name, path, options=read_options(given))
         headers = found_headers(found)
         live = found.record.live()

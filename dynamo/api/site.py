@@ -35,6 +35,10 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 Observer = Callable[[str, str, int, float], None]
 """Told of every answered request: route, method, status, seconds."""
 
+Waited = Callable[[float, float], None]
+"""Told of foreground requests: the time now, and the seconds from having the request whole to the
+first byte of its answer. What streams in is left out, and so is how fast a client reads."""
+
 
 class Rest(BaseConverter):
     """`<rest:name>`: everything to the end of the path, slashes and all; it may be empty."""
@@ -131,6 +135,7 @@ class Site(WebSite):
         drain_bytes: int,
         drain_seconds: float,
         observe: Observer | None,
+        foreground: Waited | None,
     ) -> None:
         super().__init__(router, reactor=reactor, timeout=idle)
         self.router = router
@@ -140,6 +145,7 @@ class Site(WebSite):
         self.drain_bytes = drain_bytes
         self.drain_seconds = drain_seconds
         self._observe = observe
+        self._foreground = foreground
         self._second = -1
         self._date = b""
         self._lines: dict[int, bytes] = {}
@@ -196,6 +202,12 @@ class Site(WebSite):
             method = request.method.decode("ascii")
             self._observe(request.route or "none", method, request.code, seconds)
 
+    def waited(self, begun: float) -> None:
+        """Tells of a foreground request begun then, whose answer begins now."""
+        if self._foreground is not None:
+            now = self.reactor.seconds()
+            self._foreground(now, now - begun)
+
     def date(self) -> bytes:
         """The Date header's value, made anew each second."""
         second = int(self.reactor.seconds())
@@ -232,6 +244,7 @@ def site(
     drain_bytes: int = 4 * 1024 * 1024,
     drain_seconds: float = 5.0,
     observe: Observer | None = None,
+    foreground: Waited | None = None,
 ) -> Site:
     """A factory to listen with. `reactor` gives time alone.
 
@@ -249,4 +262,5 @@ def site(
         drain_bytes=drain_bytes,
         drain_seconds=drain_seconds,
         observe=observe,
+        foreground=foreground,
     )

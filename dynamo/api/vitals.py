@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 
 from dynamo.api.metrics import Reading
+from dynamo.background.runner import Runner
 from dynamo.cluster.membership import Membership
 from dynamo.coordinator.terms import Defaults
 from dynamo.core.quorum import majority
 from dynamo.storage.chunks import Chunks
+from dynamo.storage.committer import Committer
 from dynamo.storage.copies import Copies
 from dynamo.storage.engine import Engine
 
@@ -38,7 +40,24 @@ def why_not_ready(view: Membership, defaults: Defaults) -> str:
     )
 
 
-def readings(copies: Copies, engine: Engine, chunks: Chunks, view: Membership) -> Iterable[Reading]:
+def status(view: Membership) -> dict[str, str]:
+    """Every known member and whether it is there, in the two words of `/status/`."""
+    return {
+        m.name: "Live" if m.liveness in ("alive", "suspect") else "Down" for m in view.members()
+    }
+
+
+def crowded(committer: Committer, view: Membership) -> bool:
+    """Whether more waits for the disk, or for a healthy member, than goes in one piece."""
+    peers = view.peers.by_name
+    return committer.behind or any(
+        known.replica.behind for name, known in peers.items() if view.is_healthy(name)
+    )
+
+
+def readings(
+    copies: Copies, engine: Engine, chunks: Chunks, view: Membership, runner: Runner
+) -> Iterable[Reading]:
     """What is read when somebody looks."""
     objects, size = copies.totals()
     liveness = Counter({(word,): 0 for word in WORDS})
@@ -59,3 +78,6 @@ def readings(copies: Copies, engine: Engine, chunks: Chunks, view: Membership) -
     yield Reading("gossip_dropped", dropped, ("reason",), counter=True)
     events = {(name,): n for name, n in view.counts.items()}
     yield Reading("gossip_events", events, ("event",), counter=True)
+    yield Reading("background_share", {(): runner.admitted().share})
+    steps = {(name,): n for name, n in runner.steps().items()}
+    yield Reading("background_steps", steps, ("task",), counter=True)

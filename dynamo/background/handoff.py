@@ -38,7 +38,12 @@ class Handoff:
     copies: Copies
     buckets: BucketTable
     actor: Callable[[], str]
+    delivered: int = 0
     _cursor: dict[str, bytes] = attrs.field(factory=dict)
+
+    def progress(self) -> tuple[int, int]:
+        """Hints delivered by this process, and hints still held, whoever they are for."""
+        return self.delivered, sum(self.copies.hints.counts.values())
 
     async def step(self) -> bool:
         """Delivers one batch to each member that can take it; True if any took something."""
@@ -80,6 +85,7 @@ class Handoff:
         taken = [hint for hint, (ok, _) in zip(hints, outcomes, strict=True) if ok]
         if taken:
             await self.copies.drop_hints(target, self.actor(), taken)
+            self.delivered += len(taken)
             left = self.copies.hints.counts.get(target, 0)
             if not left:
                 log.info("{target} has been told all it missed", target=target)

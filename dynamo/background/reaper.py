@@ -21,8 +21,13 @@ class Reaper:
 
     copies: Copies
     buckets: BucketTable
+    freed: int = 0
     _seen: dict[str, int] = attrs.field(factory=dict)
     _waiting: deque[bytes] = attrs.field(factory=deque)
+
+    def progress(self) -> tuple[int, int]:
+        """Incarnations this process went through, and those known to be left."""
+        return self.freed, len(self._waiting)
 
     async def step(self) -> bool:
         """Frees one stretch; True if there may be more."""
@@ -32,6 +37,7 @@ class Reaper:
             return False
         if not await self.copies.forget(self._waiting[0]):
             self._waiting.popleft()
+            self.freed += 1
         return True
 
     def _look(self) -> None:

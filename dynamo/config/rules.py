@@ -108,6 +108,7 @@ RULES: dict[str, Rule] = {
     "limits.shutdown_grace": Rule(
         "a number of seconds of 0 or more", "e.g. 10.0", lambda value: 0 <= value < math.inf
     ),
+    "limits.background_latency": Rule(_SECONDS, "e.g. 0.05", _positive),
     "log.format": Rule("a format", "text or json"),
     "log.level": Rule("a level", "critical, error, warn, info, debug or trace"),
 }

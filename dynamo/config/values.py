@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import attrs
 import msgspec
 
+from dynamo.core.admission import TARGET_S
 from dynamo.core.profiles import PROFILES, Settings
 from dynamo.errors import DynamoError
 
@@ -162,11 +163,13 @@ class Gossip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Bounds: bytes of one object, seconds a request may take, seconds to finish at a stop."""
+    """Bounds: bytes of one object, seconds a request may take, seconds to finish at a stop, and
+    the foreground's p99 in seconds above which background work gives way."""
 
     max_object_bytes: int = 5 * 1024**3
     request_timeout: float = 10.0
     shutdown_grace: float = 10.0
+    background_latency: float = TARGET_S
 
 
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

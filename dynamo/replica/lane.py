@@ -59,6 +59,11 @@ class Lane:
         """Whether a batch is being gathered that one more operation could join for free."""
         return bool(self._queue)
 
+    @property
+    def behind(self) -> bool:
+        """Whether more waits than one request carries."""
+        return len(self._queue) > OPS_MAX or self._queued_bytes > BYTES_MAX
+
     def _given_up(self, _: object) -> None:
         self._gave_up += 1
 

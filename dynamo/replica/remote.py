@@ -87,6 +87,10 @@ class RemoteReplica:
     def gathering(self) -> bool:
         return self._lanes["read"].waiting
 
+    @property
+    def behind(self) -> bool:
+        return any(lane.behind for lane in self._lanes.values())
+
     def read_chunk(self, digest: bytes) -> Deferred[bytes]:
         return Deferred.fromCoroutine(self._read_chunk(digest))
 

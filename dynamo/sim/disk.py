@@ -86,10 +86,14 @@ class Drive:
     """The disk of one machine.
 
     `latency_s`: the least and most that one operation takes, in seconds. `bytes_max` is its size,
-    None one without end. While it is `full`, whatever needs room fails with `StorageFull`. `counts`
-    says what was kept of the unsynced, lost and injected, by kind. `limbo` is what waits for dead
-    disks and would be cleaned up, unwanted, if it were let go; whoever has no more use of the dead
-    nodes may clear it.
+    None one without end. While it is `full`, whatever needs room fails with `StorageFull`.
+
+    `counts`, by kind: what ended it (crash, kill), what became of what was unsynced then
+    (commit_kept, commit_lost, and so for chunk and delete; torn files left), what was injected
+    (refused for want of room, chunk_flipped, record_flipped, wiped, rolled_back).
+
+    `limbo` is what waits for dead disks and would be cleaned up, unwanted, if it were let go;
+    whoever has no more use of the dead nodes may clear it.
     """
 
     def __init__(

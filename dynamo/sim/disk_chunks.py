@@ -84,6 +84,7 @@ class Shelves:
 
     def crash(self, rng: random.Random, counts: Counter[str]) -> None:
         """Power goes: of each name's unsynced changes a first part is kept."""
+        self._write_back(self._seconds())
         for shelf in sorted(self.unsynced):
             by_name: dict[bytes, list[Change]] = {}
             for change in self.unsynced[shelf]:

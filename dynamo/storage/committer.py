@@ -75,6 +75,11 @@ class Committer:
         """Jobs that wait for a commit to begin."""
         return len(self._queue)
 
+    @property
+    def behind(self) -> bool:
+        """Whether more jobs wait than one commit takes."""
+        return len(self._queue) > self._jobs_max
+
     def submit(self, job: Job) -> Deferred[Any]:
         """Fires with what the job returned, once that is durable, or fails with what it raised."""
         if self._closing:

@@ -23,6 +23,7 @@ from dynamo.storage.chunks import Chunks
 from dynamo.storage.committer import Committer
 from dynamo.storage.engine import Engine, Transaction, View
 from dynamo.storage.hints import Effects, HintBook
+from dynamo.storage.jobs import frees_space
 from dynamo.wire.codec import RECORD, Hint
 
 RECORDS = "records"
@@ -228,7 +229,7 @@ class Copies:
                     self.chunks.delete(digest)
 
         # In a batch of its own, so that it sees what is committed and not what may yet fail.
-        return self.alone(lambda: self.engine.commit([free]))
+        return self.alone(lambda: _sole(self.engine.commit([frees_space(free)])))
 
     def sweep(self) -> int:
         """At start: removes half-written chunks and those no record names; returns how many."""
@@ -282,6 +283,13 @@ class Copies:
             freed = self.discard(effects.unused)
             freed.addErrback(lambda f: log.error("Chunks were not freed: {f}", f=f.value))
         return result
+
+
+def _sole(outcomes: list[Any]) -> Any:
+    """What came of the one job of a commit; raises what it raised."""
+    if isinstance(outcomes[0], BaseException):
+        raise outcomes[0]
+    return outcomes[0]
 
 
 def _owned(view: View, incarnation: bytes, key: bytes) -> Record:

@@ -242,6 +242,10 @@ BAD = [
         "limits.shutdown_grace: -1.0 is not a number of seconds of 0 or more; use e.g. 10.0",
     ),
     (
+        LISTEN + "limits: {background_latency: 0}\n",
+        "limits.background_latency: 0.0 is not a number of seconds above 0; use e.g. 0.05",
+    ),
+    (
         LISTEN + "limits: {max_object_bytes: 5GB}\n",
         "limits.max_object_bytes: '5GB' is not a whole number of bytes of 1 or more; "
         "use e.g. 5368709120",
@@ -344,6 +348,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert (config.gossip.profile, config.gossip.probe_interval) == ("lan", None)
     assert config.limits.max_object_bytes == 5368709120
     assert (config.limits.request_timeout, config.limits.shutdown_grace) == (10.0, 10.0)
+    assert config.limits.background_latency == 0.05
     assert (config.log.format, config.log.level) == ("text", "info")
 
 
@@ -362,7 +367,12 @@ def test_everything_given() -> None:
             },
             "replication": {"n": 5, "r": 1, "w": 5, "quorum": "strict"},
             "gossip": {"profile": "wan", "probe_interval": 2, "probe_timeout": 0.5},
-            "limits": {"max_object_bytes": 1, "request_timeout": 1, "shutdown_grace": 0},
+            "limits": {
+                "max_object_bytes": 1,
+                "request_timeout": 1,
+                "shutdown_grace": 0,
+                "background_latency": 1,
+            },
             "log": {"format": "json", "level": "debug"},
         }
     )
@@ -374,6 +384,7 @@ def test_everything_given() -> None:
     assert (config.replication.r, config.replication.w) == (1, 5)
     assert (config.gossip.probe_interval, config.gossip.probe_timeout) == (2.0, 0.5)
     assert (config.limits.shutdown_grace, config.log.level) == (0.0, "debug")
+    assert config.limits.background_latency == 1.0
 
 
 def test_it_cannot_be_changed_and_keeps_its_secret() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 import pytest_twisted
 
-from tests.support.processes import Cluster
+from tests.support.processes import Cluster, until
 
 pytestmark = pytest.mark.live
 
@@ -191,9 +192,42 @@ async def test_what_an_operator_sees(cluster: Cluster) -> None:
         "dynamo_objects ",
         "dynamo_bytes_stored ",
         'dynamo_members{liveness="alive"} 3.0',
+        "dynamo_background_share ",
+        'dynamo_background_steps_total{task="handoff"} ',
     ):
         assert name in text
     assert (await cluster.ask("n1", "GET", "/healthz")).status == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_background_work_is_paused_and_resumed(cluster: Cluster) -> None:
+    """On the node that is asked, and no other; what was deleted meanwhile is freed afterwards."""
+
+    async def reaper(name: str) -> dict[str, Any]:
+        told = (await cluster.ask(name, "GET", "/v1/background")).json()
+        assert told["admission"]["target"] == 0.05
+        (found,) = [task for task in told["tasks"] if task["name"] == "reaper"]
+        return found
+
+    async def delete(name: str) -> None:
+        await cluster.ask("n1", "PUT", f"/v1/buckets/{name}")
+        await cluster.ask("n1", "DELETE", f"/v1/buckets/{name}")
+
+    async def freed(name: str, before: dict[str, Any]) -> bool:
+        return (await reaper(name))["done"] > before["done"]
+
+    paused = await cluster.ask("n1", "POST", "/v1/background/reaper/pause")
+    assert (paused.status, paused.json()["state"]) == (200, "paused")
+    first, second = await reaper("n1"), await reaper("n2")
+    assert second["state"] != "paused"
+    await delete("paused")
+    await until(lambda: freed("n2", second), "n2 frees what was deleted")
+    assert (await reaper("n1"))["done"] == first["done"]
+    resumed = await cluster.ask("n1", "POST", "/v1/background/reaper/resume")
+    assert resumed.json()["state"] in ("running", "idle")
+    await until(lambda: freed("n1", first), "n1 frees what was deleted")
+    unknown = await cluster.ask("n1", "POST", "/v1/background/none/pause")
+    assert (unknown.status, unknown.code) == (404, "no_such_task")
 
 
 @pytest_twisted.ensureDeferred

@@ -259,8 +259,10 @@ def test_the_reaper_frees_what_deleted_buckets_left() -> None:
     delete(cluster, "n2")
     for node in cluster.nodes.values():
         reaper = Reaper(copies=node.copies, buckets=node.table)
+        assert reaper.progress() == (0, 0)
         for _ in range(10):
             cluster.run(reaper.step())
+        assert reaper.progress() == (1, 0)
         cluster.pass_time(1)
         assert list(node.copies.scan(incarnation, b"", b"")) == []
         assert node.chunks.stored == {}

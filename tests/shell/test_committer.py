@@ -131,6 +131,18 @@ def test_a_commit_is_no_larger_than_jobs_max() -> None:
     assert bench.heard == list(range(10))
 
 
+def test_it_is_behind_when_more_waits_than_one_commit_takes() -> None:
+    """What is being committed does not count."""
+    bench = Bench(jobs_max=3)
+    for number in range(4):
+        bench.submit(number)
+    assert not bench.committer.behind
+    bench.submit(4)
+    assert bench.committer.behind
+    bench.steps.step()
+    assert not bench.committer.behind
+
+
 def test_a_full_queue_refuses_at_once() -> None:
     """Past `queue_max` the answer is `Overloaded`; those waiting are not touched, and there is
     room again when a batch has left the queue."""

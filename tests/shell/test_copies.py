@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,10 @@ from twisted.logger import globalLogPublisher
 
 from dynamo.core.record import EMPTY
 from dynamo.errors import MissingChunks, NotReady, StorageFull
+from dynamo.storage import lmdb_engine
+from dynamo.storage.committer import Committer
+from dynamo.storage.lmdb_engine import LmdbEngine
+from dynamo.storage.threads import run_here
 from tests.support.disk import INCARNATION, Disk, draft, failing, now, record
 
 
@@ -131,6 +136,21 @@ def test_discarding_spares_what_a_record_names() -> None:
     disk.put(b"k", draft("1", b"", kept))
     now(disk.copies.discard([kept, unused, b"never there".ljust(32)]))
     assert set(disk.chunks.stored) == {kept}
+
+
+def test_deleting_frees_chunks_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is less room than the store keeps in reserve, nothing else would make any."""
+    disk = Disk()
+    disk.copies.engine = engine = LmdbEngine(tmp_path, reserve_bytes=1 << 20)
+    disk.copies.committer = Committer(engine, run_here)
+    chunk = disk.chunk(b"large")
+    disk.put(b"k", draft("1", b"", chunk))
+    monkeypatch.setattr(lmdb_engine, "bytes_free", lambda path: 1 << 19)
+    disk.put(b"k", None)
+    assert disk.chunks.stored == {}
+    engine.close()
 
 
 def test_a_start_sweeps_what_no_record_names() -> None:

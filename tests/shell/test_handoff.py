@@ -37,7 +37,10 @@ def test_all_that_was_missed_is_told() -> None:
     cluster = TestCluster(3)
     away(cluster, "n3", 200)
     assert cluster.hints() == {"n1": {"n3": 200}}
+    assert cluster.nodes["n1"].handoff.progress() == (0, 200)
     assert cluster.run(cluster.nodes["n1"].handoff.step())
+    batch = handoff_module.BATCH
+    assert cluster.nodes["n1"].handoff.progress() == (batch, 200 - batch)
     assert missing(cluster, "n3", 200) == 200 - handoff_module.BATCH
     cluster.hand_off()
     assert missing(cluster, "n3", 200) == 0

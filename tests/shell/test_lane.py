@@ -127,6 +127,27 @@ def test_a_batch_has_a_limit_in_bytes() -> None:
     assert largest < lane_module.BYTES_MAX * 1.1
 
 
+def test_a_lane_is_behind_when_more_waits_than_one_request_carries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By operations or by bytes; what is under way does not count."""
+    for limit, number in (("OPS_MAX", 3), ("BYTES_MAX", 3 * lane_module.weight(BucketRead("x")))):
+        with monkeypatch.context() as patch:
+            patch.setattr(lane_module, limit, number)
+            peer = Peer()
+            for i in range(3):
+                peer.ask(str(i))
+            peer.turn()
+            for i in range(3):
+                peer.ask(str(i))
+            assert not peer.lane.behind
+            peer.ask("more")
+            assert peer.lane.behind
+            peer.answer(0)
+            peer.turn()
+            assert not peer.lane.behind
+
+
 def test_a_full_queue_refuses_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One slow peer fills its own queue and nothing else."""
     monkeypatch.setattr(lane_module, "QUEUE_MAX", 3)

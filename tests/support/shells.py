@@ -57,6 +57,7 @@ class Far:
     """A peer of one shell, across the world's links."""
 
     gathering = False
+    behind = False
 
     def __init__(self, world: World, here: Shell, name: str, address: str) -> None:
         self.name = name

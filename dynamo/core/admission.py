@@ -1,0 +1,141 @@
+"""The share of time that background work may use, by how long foreground requests wait
+(Dynamo §6.5).
+
+The paper's controller grants background tasks slices of time by the 99th percentile of what
+foreground operations took in the last minute; this one looks at the last ten seconds. At the end
+of each second it judges by what it was told meanwhile:
+
+- the percentile is above the target and somebody waited longer than the target in this very
+  second, or a queue overflowed in it: half the share, down to a floor above nothing, since
+  repair that stops altogether costs copies;
+- nobody wants anything: all of it;
+- the percentile is within the target: a fiftieth more. Else the share stays, so that one slow
+  request counts once and not for as long as it is remembered.
+
+Additive increase and multiplicative decrease, after Chiu and Jain, "Analysis of the Increase and
+Decrease Algorithms for Congestion Avoidance in Computer Networks" (1989). Latencies are counted in
+buckets of equal ratio, laid so that the target is a bound: whether the percentile is above it is
+exact, and how much is known to a fifth.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+
+import attrs
+
+TARGET_S = 0.05
+FLOOR = 0.05
+INCREASE = 0.02
+DECREASE = 0.5
+SLOT_S = 1.0
+SLOTS = 10
+PAUSE_MAX_S = 5.0
+"""A pause is no longer than this, however long the step was: what has changed by then counts."""
+
+PER_DOUBLING = 4
+DOUBLINGS_BELOW, DOUBLINGS_ABOVE = 6, 8
+
+
+@attrs.define
+class _Slot:
+    """What was told in one second."""
+
+    counts: list[int]
+    slow: bool = False
+    crowded: bool = False
+
+
+class Admission:
+    """One node's controller. `target` is in seconds, and so is every `now`, by one clock.
+
+    A clock that is set back costs the second it happens in.
+    """
+
+    def __init__(self, target: float = TARGET_S) -> None:
+        self.target = target
+        self._bounds = [
+            target * 2 ** (i / PER_DOUBLING)
+            for i in range(-DOUBLINGS_BELOW * PER_DOUBLING, DOUBLINGS_ABOVE * PER_DOUBLING + 1)
+        ]
+        self._counts = [0] * len(self._bounds)
+        self._told = 0
+        self._slots = deque([self._empty()])
+        self._second: int | None = None
+        self._share = 1.0
+
+    # Facts.
+
+    def waited(self, now: float, seconds: float) -> None:
+        """A foreground request was answered after so many seconds."""
+        self._advance(now)
+        bucket = min(bisect_left(self._bounds, seconds), len(self._bounds) - 1)
+        slot = self._slots[-1]
+        slot.counts[bucket] += 1
+        slot.slow = slot.slow or seconds > self.target
+        self._counts[bucket] += 1
+        self._told += 1
+
+    def crowded(self, now: float) -> None:
+        """More waits in a queue than can leave it at once."""
+        self._advance(now)
+        self._slots[-1].crowded = True
+
+    # Decisions.
+
+    def share(self, now: float) -> float:
+        """The part of the time background work as a whole may use, from `FLOOR` to 1."""
+        self._advance(now)
+        return self._share
+
+    def pause(self, now: float, took: float, part: float = 1.0) -> float:
+        """Seconds to wait after a step of `took` seconds, by one who has `part` (above 0, up to
+        1) of the share. Nobody waits while the share is whole."""
+        share = self.share(now)
+        if share >= 1.0:
+            return 0.0
+        return min(max(0.0, took) * (1.0 / (share * part) - 1.0), PAUSE_MAX_S)
+
+    def p99(self, now: float) -> float | None:
+        """The 99th percentile of the last seconds' latencies, up to a fifth too high; None if
+        there were none."""
+        self._advance(now)
+        return self._percentile()
+
+    def _percentile(self) -> float | None:
+        rank = self._told - self._told // 100
+        for bound, count in zip(self._bounds, self._counts, strict=True):
+            rank -= count
+            if count and rank <= 0:
+                return bound
+        return None
+
+    def _advance(self, now: float) -> None:
+        """Ends the seconds that are over. After so many without news all is as at the start."""
+        second = int(now // SLOT_S)
+        passed = 0 if self._second is None else second - self._second
+        self._second = second
+        for _ in range(min(passed, SLOTS + 1)):
+            self._judge()
+            self._begin_slot()
+
+    def _judge(self) -> None:
+        latest, high = self._slots[-1], self._percentile()
+        late = high is not None and high > self.target
+        if latest.crowded or (late and latest.slow):
+            self._share = max(FLOOR, self._share * DECREASE)
+        elif high is None and not any(slot.crowded for slot in self._slots):
+            self._share = 1.0
+        elif not late:
+            self._share = min(1.0, self._share + INCREASE)
+
+    def _begin_slot(self) -> None:
+        if len(self._slots) == SLOTS:
+            for bucket, count in enumerate(self._slots.popleft().counts):
+                self._counts[bucket] -= count
+                self._told -= count
+        self._slots.append(self._empty())
+
+    def _empty(self) -> _Slot:
+        return _Slot([0] * len(self._bounds))
