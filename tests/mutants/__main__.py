@@ -12,6 +12,7 @@ import os
 import sys
 
 import dynamo.sim.run
+from dynamo.sim.logs import silence
 
 import dynamo.node
 from tests.mutants.hunt import SOUND, Hunt, Kill, hunt_all, slices
@@ -36,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in names:
             print(f"{name:32} {MUTANTS[name].breaks}")
         return 0
+    silence()
     first, last = asked.first, asked.first + asked.seeds
     how = {"jobs": asked.jobs, "cpu_per_seed": asked.cpu}
     seeds = tuple(range(first, last))
