@@ -1,4 +1,4 @@
-"""A few mutants that the first seeds find, so that every run of the tests shows the way is whole."""
+"""A few mutants that the first seeds find: in every run of the tests the whole way is gone."""
 
 from __future__ import annotations
 
