@@ -6,12 +6,14 @@ import multiprocessing
 import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
 import attrs
 
+from dynamo.sim.schedule import Schedule
+from dynamo.sim.tally import Tally
 from tests.mutants.patch import applied
 from tests.mutants.registry import MUTANTS
 
@@ -56,12 +58,39 @@ def hunt(what: Hunt) -> Kill:
         fault = applied(MUTANTS[what.name])
     with fault:
         for tried, seed in enumerate(what.seeds, 1):
-            violations = run(plan(seed)).tally.violations
+            with suppress(Found), stopping_at_the_first() as violations:
+                run(plan(seed))
             if violations:
-                first = violations[0]
                 cpu = time.process_time() - began
-                return Kill(what.name, "caught", tried, seed, first.invariant, str(first.text), cpu)
+                return Kill(what.name, "caught", tried, seed, *violations[0], cpu)
     return Kill(what.name, "survived", len(what.seeds), cpu=time.process_time() - began)
+
+
+class Found(Exception):
+    """A run needs no end: something is violated."""
+
+
+@contextmanager
+def stopping_at_the_first() -> Iterator[list[tuple[str, str]]]:
+    """Within it a run that finds a violation raises `Found` before its next event. Gives the
+    violations: invariant and text."""
+    violations: list[tuple[str, str]] = []
+    broken, step = Tally.broken, Schedule._step
+
+    def note(tally: Tally, invariant: str, at: float, text: str) -> None:
+        violations.append((invariant, text))
+        broken(tally, invariant, at, text)
+
+    def stop(schedule: Schedule) -> None:
+        if violations:
+            raise Found
+        step(schedule)
+
+    Tally.broken, Schedule._step = note, stop  # type: ignore[method-assign]
+    try:
+        yield violations
+    finally:
+        Tally.broken, Schedule._step = broken, step  # type: ignore[method-assign]
 
 
 def hunt_all(
