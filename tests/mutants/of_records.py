@@ -131,18 +131,6 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "clock-does-not-observe",
-        "The hybrid clock takes no note of the stamps that come in.",
-        ("I8",),
-        (
-            Edit(
-                "dynamo.core.clock:HybridClock.observe",
-                "        self.last = stamp\n",
-                "        pass\n",
-            ),
-        ),
-    ),
-    Mutant(
         "stamp-below-what-it-replaces",
         "A write's stamp is the node's clock alone: where the latest wins, it may lose to what it "
         "replaces though it was acknowledged.",

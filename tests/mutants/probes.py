@@ -16,7 +16,6 @@ from dynamo.cluster.owners import Owners
 from dynamo.coordinator.requests import Options
 from dynamo.core import preference, quorum, sightings
 from dynamo.core.buckets import Bucket, Properties
-from dynamo.core.clock import HybridClock
 from dynamo.core.members import Liveness, Role
 from dynamo.core.record import EMPTY, Record
 from dynamo.errors import Corrupt, DynamoError, MissingChunks, NotOffered, PeerBroke, QuorumNotMet
@@ -114,13 +113,6 @@ def _() -> bool:
     disk.put(b"k", draft("1"))
     disk.put(b"k", None)
     return disk.read(b"k").context == {"me": 1}
-
-
-@probe("clock-does-not-observe")
-def _() -> bool:
-    clock = HybridClock()
-    clock.observe(0, 500)
-    return clock.tick(0) == 501
 
 
 @probe("stamp-below-what-it-replaces")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import dynamo.node
+from dynamo.core import quorum, record
 from tests.mutants.patch import Edit, Mutant, SeamMoved, applied
 from tests.mutants.probes import PROBES
 from tests.mutants.registry import MUTANTS
@@ -74,6 +75,29 @@ def test_a_seam_that_moved_is_told(where: str, old: str) -> None:
         raise AssertionError("not reached")
     after = picture()
     assert [place for place in before if after[place] is not before[place]] == []
+
+
+@pytest.mark.parametrize("name", ["merge-drops-a-side", "w-minus-one"])
+def test_the_oracle_is_not_led_astray(name: str) -> None:
+    """It may use the node's own words for what should be; they mean to it what they always did."""
+    asked = """
+def merge():
+    one, two = Record({"a": 1}), Record({"b": 1}, (Version("b", 1, 1, b"", 0, ""),))
+    return len(one.merge(two).versions)
+def verdict():
+    tally = WriteTally(1)
+    tally.ask("a")
+    return tally.verdict
+"""
+    said = {}
+    with applied(MUTANTS[name]):
+        for caller in ("dynamo.sim.oracle.rest", "dynamo.node"):
+            told: dict[str, Any] = {**vars(record), "WriteTally": quorum.WriteTally}
+            told["__name__"] = caller
+            exec(asked, told)
+            said[caller] = (told["merge"](), told["verdict"]())
+    assert said["dynamo.sim.oracle.rest"] == (1, "pending")
+    assert said["dynamo.node"] != (1, "pending")
 
 
 def test_a_function_is_replaced_wherever_its_name_was_imported() -> None:
