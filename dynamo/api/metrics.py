@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+KINDS = ("chunk", "record", "hint")
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -58,6 +59,16 @@ class Metrics:
         self._repairs = Counter(
             "dynamo_read_repairs", "Stale replicas mended by a read", registry=self._registry
         )
+        self._verified = Counter(
+            "dynamo_scrub_verified",
+            "Rows and chunks the scrub found whole",
+            registry=self._registry,
+        )
+        self._corrupt = Counter(
+            "dynamo_corrupt", "Damaged copies found", ("kind",), registry=self._registry
+        )
+        for kind in KINDS:
+            self._corrupt.labels(kind)
         self._commits = Counter("dynamo_commits", "Group commits", registry=self._registry)
         self._batch = Histogram(
             "dynamo_commit_batch_size",
@@ -90,6 +101,14 @@ class Metrics:
         child.inc()
         if (operation, outcome) == ("repair", "ok"):
             self._repairs.inc()
+
+    def corrupt(self, kind: str) -> None:
+        """A copy on this disk turned out damaged: one of `KINDS`."""
+        self._corrupt.labels(kind).inc()
+
+    def verified(self, count: int) -> None:
+        """The scrub found so many rows and chunks whole."""
+        self._verified.inc(count)
 
     def commit(self, jobs: int) -> None:
         """A group commit of so many writes is on disk."""

@@ -17,7 +17,7 @@ from dynamo.api.errors import Answer, json_answer
 from dynamo.api.request import Request
 from dynamo.api.site import Face
 from dynamo.core.sightings import Origin
-from dynamo.errors import Corrupt, DynamoError, MissingChunks, PeerBroke, StorageFull
+from dynamo.errors import Corrupt, DynamoError, MissingChunks, PeerBroke, StorageFault, StorageFull
 from dynamo.replica.local import LocalReplica
 from dynamo.wire import messages
 from dynamo.wire.datagrams import STATE_BYTES_MAX, BadDatagram
@@ -77,7 +77,7 @@ class PeerFace:
             return self._stranger()
         try:
             return Answer(200, BYTES, await self._local.read_chunk(_digest(name)))
-        except (MissingChunks, Corrupt) as error:
+        except StorageFault as error:
             return _refusal(404, error)
 
     @app.route("/peer/chunks/<name>", methods=["PUT"])

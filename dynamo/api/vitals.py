@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from dynamo.api.metrics import Reading
 from dynamo.background.runner import Runner
+from dynamo.background.upkeep import Upkeep
 from dynamo.cluster.membership import Membership
 from dynamo.coordinator.terms import Defaults
 from dynamo.core.quorum import majority
@@ -56,7 +57,12 @@ def crowded(committer: Committer, view: Membership) -> bool:
 
 
 def readings(
-    copies: Copies, engine: Engine, chunks: Chunks, view: Membership, runner: Runner
+    copies: Copies,
+    engine: Engine,
+    chunks: Chunks,
+    view: Membership,
+    runner: Runner,
+    upkeep: Upkeep,
 ) -> Iterable[Reading]:
     """What is read when somebody looks."""
     objects, size = copies.totals()
@@ -67,6 +73,8 @@ def readings(
     yield Reading("bytes_stored", {(): size})
     yield Reading("store_bytes", {(): engine.bytes_used()})
     yield Reading("chunk_bytes", {(): chunks.bytes_used()})
+    yield Reading("scrub_passes", {(): upkeep.scrub.passes}, counter=True)
+    yield Reading("mended", {(): upkeep.mender.mended}, counter=True)
     hints = {(target,): count for target, count in copies.hints.counts.items()}
     yield Reading("hints_pending", hints, ("target",))
     yield Reading("members", liveness, ("liveness",))

@@ -72,9 +72,8 @@ class Handoff:
             self._cursor[target] = row
             try:
                 record = self.copies.read(hint.incarnation, hint.key)
-            except Corrupt as error:
-                log.error("A record {target} waits for is lost: {e}", target=target, e=error)
-                continue
+            except Corrupt:
+                continue  # It is told when the record is mended.
             merge = self._merge(hint, record)
             calls.append(Deferred.fromCoroutine(deliver(self.view, replica, merge)))
             hints.append(hint)

@@ -19,6 +19,7 @@ from dynamo.config.values import (
     Listen,
     Log,
     Node,
+    Repair,
     Replication,
 )
 
@@ -33,6 +34,7 @@ __all__ = [
     "Listen",
     "Log",
     "Node",
+    "Repair",
     "Replication",
     "build",
     "load",

@@ -109,6 +109,10 @@ RULES: dict[str, Rule] = {
         "a number of seconds of 0 or more", "e.g. 10.0", lambda value: 0 <= value < math.inf
     ),
     "limits.background_latency": Rule(_SECONDS, "e.g. 0.05", _positive),
+    "repair.scrub_bytes_per_second": Rule(
+        "a whole number of bytes of 1 or more", "e.g. 8388608", lambda value: value >= 1
+    ),
+    "repair.scrub_interval": Rule(_SECONDS, "e.g. 86400.0", _positive),
     "log.format": Rule("a format", "text or json"),
     "log.level": Rule("a level", "critical, error, warn, info, debug or trace"),
 }

@@ -172,6 +172,14 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     background_latency: float = TARGET_S
 
 
+class Repair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a node looks after its disk: bytes it verifies in a second at most, and seconds from the
+    beginning of one pass over everything to the next at least."""
+
+    scrub_bytes_per_second: int = 8 * 1024**2
+    scrub_interval: float = 86400.0
+
+
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How events are written, and from which level on."""
 
@@ -189,4 +197,5 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     replication: Replication = Replication()
     gossip: Gossip = Gossip()
     limits: Limits = Limits()
+    repair: Repair = Repair()
     log: Log = Log()

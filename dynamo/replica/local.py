@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
 from dynamo.core.record import Record
-from dynamo.errors import DynamoError, NotReady
+from dynamo.errors import DynamoError, NotReady, StorageFault
 from dynamo.ports import ClusterView
 from dynamo.storage.chunks import Chunks
 from dynamo.storage.copies import Copies
@@ -29,7 +29,11 @@ SCAN_BYTES = 2 * 1024 * 1024
 
 
 class LocalReplica:
-    """What this node holds, behind the same port as every other node's."""
+    """What this node holds, behind the same port as every other node's.
+
+    `unread(digest, error)` is told of a chunk that is damaged or not here, `written(digest)` of one
+    that somebody is about to refer to.
+    """
 
     def __init__(
         self, name: str, copies: Copies, chunks: Chunks, buckets: BucketTable, view: ClusterView
@@ -39,6 +43,8 @@ class LocalReplica:
         self._chunks = chunks
         self._buckets = buckets
         self._view = view
+        self.unread: Callable[[bytes, StorageFault], object] = lambda digest, error: None
+        self.written: Callable[[bytes], object] = lambda digest: None
         self.handlers: dict[type[Op], Handler] = {
             messages.Read: self._read,
             messages.Merge: self._merge,
@@ -76,10 +82,16 @@ class LocalReplica:
         )
 
     def read_chunk(self, digest: bytes) -> Deferred[bytes]:
-        return self._chunks.read(digest)
+        return self._chunks.read(digest).addErrback(self._unread, digest)
 
     def write_chunk(self, digest: bytes, data: bytes) -> Deferred[None]:
+        self.written(digest)
         return self._chunks.write(digest, data)
+
+    def _unread(self, failure: Failure, digest: bytes) -> Failure:
+        if isinstance(failure.value, StorageFault):
+            self.unread(digest, failure.value)
+        return failure
 
     def _read(self, op: messages.Read) -> Reply:
         record = self._copies.read(op.incarnation, op.key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from dynamo.errors import Corrupt, MissingChunks, PeerFault
+from dynamo.errors import MissingChunks, PeerFault, StorageFault
 from dynamo.ports import ClusterView, Replica
 from dynamo.wire import messages
 
@@ -18,7 +18,7 @@ async def fetch(digest: bytes, holders: Sequence[Replica]) -> bytes:
     for holder in holders:
         try:
             return await holder.read_chunk(digest)
-        except (MissingChunks, Corrupt, PeerFault):
+        except (StorageFault, PeerFault):
             continue
     raise MissingChunks((digest,))
 
@@ -49,8 +49,13 @@ async def deliver(view: ClusterView, target: Replica, merge: messages.Merge) -> 
         return
     except MissingChunks as error:
         lacking = error.digests
-    names = [m.name for m in view.ring.members if m.name not in (view.name, target.name)]
-    names.sort(key=lambda name: not view.is_healthy(name))
-    sources = [view.replica(name) for name in (view.name, *names)]
-    await supply(target, lacking, lambda digest: fetch(digest, sources))
+    holders = [view.replica(view.name), *others(view, target.name)]
+    await supply(target, lacking, lambda digest: fetch(digest, holders))
     await target.call(merge)
+
+
+def others(view: ClusterView, target: str) -> list[Replica]:
+    """The members besides this node and `target`, those that are well first."""
+    names = [m.name for m in view.ring.members if m.name not in (view.name, target)]
+    names.sort(key=lambda name: not view.is_healthy(name))
+    return [view.replica(name) for name in names]

@@ -19,7 +19,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from dynamo.errors import MissingChunks, StorageFault, StorageFull
+from dynamo.errors import Corrupt, MissingChunks, StorageFault, StorageFull
 from dynamo.sim.disk_steps import Process
 from dynamo.storage.chunks import verify
 from dynamo.storage.disk import CHUNK_THREADS
@@ -157,6 +157,9 @@ class SimChunks:
     def read(self, digest: bytes) -> Deferred[bytes]:
         return self._give(self._read(digest))
 
+    def names(self, first: int) -> Deferred[list[bytes]]:
+        return self._give(self._names(first))
+
     def has(self, digest: bytes) -> bool:
         self._check_alive()
         return digest in self._shelves.live
@@ -228,7 +231,16 @@ class SimChunks:
         data = self._shelves.live.get(digest)
         if data is None:
             raise MissingChunks((digest,))
-        return verify(digest, data)
+        try:
+            return verify(digest, data)
+        except Corrupt:
+            # Set aside, as `FileChunks` does.
+            self.delete(digest)
+            raise
+
+    def _names(self, first: int) -> Call:
+        yield self._process.pace.draw()
+        return sorted(digest for digest in self._shelves.live if digest[0] == first)
 
     def _check_room(self, size: int) -> None:
         room = self._room()

@@ -3,16 +3,18 @@
 What it keeps: bytes that do not match their name are neither stored nor served; `write` answers
 when the chunk would survive a power cut, also if somebody else stored it a moment ago; a reader
 never sees half a chunk; a full disk leaves no trace of what did not fit. A chunk is written once,
-so two writers of one name cannot differ. Writing over a damaged chunk heals it.
+so two writers of one name cannot differ. Whoever reads a chunk that is damaged sets it aside: from
+then on it is missing, and is fetched from another node. Writing over a damaged one heals it too.
 
 On disk a chunk is `xx/<digest in hex>`, xx being the first two digits, and is made in `tmp/`:
 write, fsync, rename, fsync of the directory (Pillai et al., "All file systems are not created
 equal", 2014, say why each step is there). `delete` needs no sync: what comes back after a crash
-is swept at the next start.
+is swept at the next start. A damaged chunk goes to `quarantine/`, for somebody to look at.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -28,6 +30,8 @@ from dynamo.storage.files import bytes_free, is_full, sync_directory, write_dura
 from dynamo.storage.threads import Run, run_here
 
 DIGEST_BYTES = 32
+ASIDE_MAX = 64
+"""Damaged chunks that are kept; more are removed."""
 
 
 def digest_of(data: bytes) -> bytes:
@@ -50,7 +54,11 @@ class Chunks(Protocol):
         is not what `digest` names, with `StorageFull` if there is no room."""
 
     def read(self, digest: bytes) -> Deferred[bytes]:
-        """The bytes, verified. Fails with `MissingChunks` or `Corrupt`."""
+        """The bytes, verified. Fails with `MissingChunks`, or with `Corrupt` if they are damaged;
+        then the chunk is no longer there. `StorageFault`: it could not be read just now."""
+
+    def names(self, first: int) -> Deferred[list[bytes]]:
+        """The digests of the chunks that are there and whose first byte is `first`, in order."""
 
     def has(self, digest: bytes) -> bool:
         """Whether the chunk is there (not whether it is whole)."""
@@ -70,7 +78,8 @@ class MemoryChunks:
     """The `Chunks` in memory, for tests and the simulator.
 
     `stored` is public: a test may flip bits in it, and a restarted node may be handed it.
-    `bytes_max` may be changed at any time to fill the disk or make room.
+    `bytes_max` may be changed at any time to fill the disk or make room. `aside` are the damaged
+    ones.
     """
 
     def __init__(
@@ -81,6 +90,7 @@ class MemoryChunks:
         bytes_max: int | None = None,
     ) -> None:
         self.stored = {} if stored is None else stored
+        self.aside: dict[bytes, bytes] = {}
         self.bytes_max = bytes_max
         self._run = run
 
@@ -89,6 +99,9 @@ class MemoryChunks:
 
     def read(self, digest: bytes) -> Deferred[bytes]:
         return self._run(partial(self._read, digest))
+
+    def names(self, first: int) -> Deferred[list[bytes]]:
+        return self._run(lambda: sorted(name for name in self.stored if name[0] == first))
 
     def has(self, digest: bytes) -> bool:
         return digest in self.stored
@@ -117,6 +130,10 @@ class MemoryChunks:
         data = self.stored.get(digest)
         if data is None:
             raise MissingChunks((digest,))
+        if digest_of(data) != digest:
+            if len(self.aside) < ASIDE_MAX:
+                self.aside[digest] = data
+            del self.stored[digest]
         return verify(digest, data)
 
 
@@ -159,6 +176,7 @@ class FileChunks:
         self._run = run
         self._reserve_bytes = reserve_bytes
         self._temp = os.path.join(self._directory, "tmp")
+        self._aside = os.path.join(self._directory, "quarantine")
         self._shelves = [
             _Shelf(os.path.join(self._directory, f"{number:02x}")) for number in range(256)
         ]
@@ -172,6 +190,9 @@ class FileChunks:
 
     def read(self, digest: bytes) -> Deferred[bytes]:
         return self._run(partial(self._read, digest))
+
+    def names(self, first: int) -> Deferred[list[bytes]]:
+        return self._run(partial(self._names, first))
 
     def has(self, digest: bytes) -> bool:
         return os.path.exists(self._path(digest))
@@ -234,14 +255,37 @@ class FileChunks:
             raise
 
     def _read(self, digest: bytes) -> bytes:
+        path = self._path(digest)
         try:
-            with open(self._path(digest), "rb", buffering=0) as file:
-                data = file.readall()
+            try:
+                return verify(digest, _bytes_of(path))
+            except Corrupt:
+                # Somebody may have healed it since. With the lock held nobody does.
+                with self._shelves[digest[0]].naming:
+                    return self._verify_or_set_aside(digest, path)
         except FileNotFoundError:
             raise MissingChunks((digest,)) from None
         except OSError as error:
-            raise Corrupt(f"The chunk {digest.hex()} cannot be read: {error.strerror}") from error
-        return verify(digest, data)
+            why = error.strerror
+            raise StorageFault(f"The chunk {digest.hex()} cannot be read: {why}") from error
+
+    def _verify_or_set_aside(self, digest: bytes, path: str) -> bytes:
+        try:
+            return verify(digest, _bytes_of(path))
+        except Corrupt:
+            self._count(-(_size(path) or 0))
+            if len(os.listdir(self._aside)) < ASIDE_MAX:
+                os.rename(path, os.path.join(self._aside, os.path.basename(path)))
+            else:
+                os.unlink(path)
+            raise
+
+    def _names(self, first: int) -> list[bytes]:
+        try:
+            found = [_named_by(name) for name in os.listdir(self._shelves[first].path)]
+        except OSError as error:
+            raise StorageFault(f"The chunks cannot be listed: {error.strerror}") from error
+        return sorted(digest for digest in found if digest is not None)
 
     def _check_room(self, size: int) -> None:
         if self._reserve_bytes and bytes_free(self._directory) - size < self._reserve_bytes:
@@ -249,7 +293,8 @@ class FileChunks:
 
     def _make_directories(self) -> None:
         try:
-            for path in (self._directory, self._temp, *(shelf.path for shelf in self._shelves)):
+            shelves = [shelf.path for shelf in self._shelves]
+            for path in (self._directory, self._temp, self._aside, *shelves):
                 os.makedirs(path, exist_ok=True)
             sync_directory(self._directory)
             sync_directory(os.path.dirname(self._directory))
@@ -262,6 +307,17 @@ class FileChunks:
     def _count(self, change: int) -> None:
         with self._counting:
             self._used += change
+
+
+def _bytes_of(path: str) -> bytes:
+    """A file's bytes. Raises `Corrupt` where the disk itself says that it cannot give them."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.readall()
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise Corrupt(f"The disk cannot read {path}.") from error
+        raise
 
 
 def _write_fault(error: OSError) -> StorageFault:

@@ -2,7 +2,8 @@
 
 Reads are synchronous and merge what is held as owner with what is held for others, so that a
 stand-in's copy is as readable as an owner's. Writes are jobs of the group commit and answer when
-they are on disk. A record is stored only when every chunk it names is here.
+they are on disk. A record is stored only when every chunk it names is here. One whose row turns out
+damaged is answered by nobody until it is mended (`dynamo.storage.broken`).
 
 Records live in table `records` at `dynamo.storage.rows.row(incarnation, key)`.
 """
@@ -14,19 +15,23 @@ from typing import Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from dynamo.core.record import EMPTY, Context, Draft, Record
-from dynamo.errors import DynamoError, MissingChunks
+from dynamo.errors import Corrupt, DynamoError, MissingChunks
 from dynamo.log import make_logger
-from dynamo.storage import hints, ledger, rows
+from dynamo.storage import broken, hints, ledger, rows
 from dynamo.storage.chunks import Chunks
 from dynamo.storage.committer import Committer
+from dynamo.storage.effects import Effects
 from dynamo.storage.engine import Engine, Transaction, View
-from dynamo.storage.hints import Effects, HintBook
+from dynamo.storage.hints import HintBook
 from dynamo.storage.jobs import frees_space
-from dynamo.wire.codec import RECORD, Hint
+from dynamo.wire.codec import Hint
 
 RECORDS = "records"
+TABLES = (RECORDS, hints.HELD)
+"""Where records lie."""
 
 Merging = tuple[bytes, bytes, Record, bool]
 """One of several merges: incarnation, key, record, whether the bucket keeps the latest only."""
@@ -41,7 +46,8 @@ class Copies:
     """One node's share of the data.
 
     `alone` runs a blocking call on the committer's thread, between two commits. `observe` is
-    told every stamp that comes in from outside (for the hybrid clock).
+    told every stamp that comes in from outside (for the hybrid clock). `damaged` is told each time
+    the record of a key could not be read, `corrupt` once for each row that was found damaged.
     """
 
     engine: Engine
@@ -50,15 +56,21 @@ class Copies:
     alone: Callable[[Callable[[], Any]], Deferred[Any]]
     observe: Callable[[int], None]
     hints: HintBook
+    damaged: Callable[[bytes, bytes], object] = lambda incarnation, key: None
+    corrupt: Callable[[str], object] = lambda kind: None
 
     def read(self, incarnation: bytes, key: bytes) -> Record:
         """What this node knows of a key; `EMPTY` if nothing. Raises `Corrupt`."""
         view = self.engine.view()
-        record = _owned(view, incarnation, key)
-        if self.hints.any():
-            copy = hints.held(view, incarnation, key)
-            if copy.known():
-                return record.merge(copy)
+        try:
+            record = _owned(view, incarnation, key)
+            if self.hints.any():
+                copy = hints.held(view, incarnation, key)
+                if copy.known():
+                    return record.merge(copy)
+        except Corrupt:
+            self.damaged(incarnation, key)
+            raise
         return record
 
     def apart(self, incarnation: bytes, key: bytes) -> tuple[Record, Record, tuple[str, ...]]:
@@ -92,10 +104,13 @@ class Copies:
         `missed_by`: owners this node answers for, noted as hints in the same commit. A node that
         is no `owner` of the key keeps the copy apart, for those. Either way the write goes on from
         all that is held here: a node can own a key for one write and stand in for the next.
+
+        Fails with `Corrupt` while what is held here is damaged: the write would not replace what it
+        is meant to. Where nobody can tell what that was, it goes on without.
         """
 
         def job(txn: Transaction, effects: Effects) -> Record:
-            old, other = _owned(txn, incarnation, key), hints.held(txn, incarnation, key)
+            old, other = _both(txn, effects, incarnation, key)
             if not owner:
                 old, other = other, old
             known = old.merge(other, latest=latest) if other.known() else old
@@ -106,8 +121,10 @@ class Copies:
                 context=context,
                 latest=latest,
             )
+            if not new.known():
+                return new  # the delete of what nobody here ever heard of: there is nothing to keep
             if new is not old:
-                self._require_chunks(old, new)
+                self.require_chunks(old, new)
                 if owner:
                     _own(txn, effects, incarnation, key, old, new)
                 else:
@@ -116,14 +133,15 @@ class Copies:
                 hints.note(txn, effects, target, incarnation, key)
             return new
 
-        return self._submit(job, frees_space=draft is None)
+        stored = self.submit(job, frees_space=draft is None)
+        return stored.addErrback(self._met_damage, incarnation, key)
 
     def merge(
         self, incarnation: bytes, key: bytes, record: Record, *, latest: bool = False
     ) -> Deferred[Record]:
         """Merges a record from elsewhere into the owned copy; fires once it is on disk."""
-        self._observe(record)
-        return self._submit(
+        self.note_stamps(record)
+        return self.submit(
             lambda txn, effects: self._merge(txn, effects, incarnation, key, record, latest),
             frees_space=not record.versions,
         )
@@ -135,7 +153,7 @@ class Copies:
         as a full disk.
         """
         for _, _, record, _ in many:
-            self._observe(record)
+            self.note_stamps(record)
 
         def job(txn: Transaction, effects: Effects) -> list[Record | DynamoError]:
             outcomes: list[Record | DynamoError] = []
@@ -146,35 +164,40 @@ class Copies:
                     outcomes.append(error)
             return outcomes
 
-        return self._submit(job, frees_space=False)
+        return self.submit(job, frees_space=False)
 
     def hold_for(
         self, target: str, incarnation: bytes, key: bytes, record: Record, *, latest: bool = False
     ) -> Deferred[Record]:
         """Keeps a record for the absent owner `target`; fires once it is on disk."""
-        self._observe(record)
+        self.note_stamps(record)
 
         def job(txn: Transaction, effects: Effects) -> Record:
-            old = hints.held(txn, incarnation, key)
+            kept = broken.look(txn, hints.HELD, incarnation, key)
+            old = kept.record
             new = old.merge(record, latest=latest)
-            if new != old:
-                self._require_chunks(old, new)
-                hints.hold(txn, effects, incarnation, key, old, new)
-            hints.note(txn, effects, target, incarnation, key)
+            if new != old or kept.fresh:
+                self.require_chunks(old, new)
+                if kept.was is None:
+                    hints.hold(txn, effects, incarnation, key, old, new)
+                else:
+                    broken.keep(txn, effects, hints.HELD, incarnation, key, kept, new)
+            if new.known():
+                hints.note(txn, effects, target, incarnation, key)
             return new
 
-        return self._submit(job, frees_space=False)
+        return self.submit(job, frees_space=False)
 
     def note_missed(self, target: str, incarnation: bytes, key: bytes) -> Deferred[None]:
         """Notes that the owner `target` lacks what this node holds of a key."""
-        return self._submit(
+        return self.submit(
             lambda txn, effects: hints.note(txn, effects, target, incarnation, key),
             frees_space=False,
         )
 
     def drop_hints(self, target: str, actor: str, delivered: Sequence[Hint]) -> Deferred[None]:
         """Forgets hints that `target` has acknowledged, unless there is news since."""
-        return self._submit(
+        return self.submit(
             lambda txn, effects: hints.drop(txn, effects, target, actor, delivered),
             frees_space=True,
         )
@@ -191,12 +214,16 @@ class Copies:
         walks = [rows.walk(view, RECORDS, incarnation, start)]
         if self.hints.any():
             walks.append(hints.walk_held(view, incarnation, start))
-        for key, found in _in_step(walks):
+        for key, found in rows.in_step(walks):
             if not key.startswith(prefix):
                 return
-            record = RECORD.decode(found[0])
-            for data in found[1:]:
-                record = record.merge(RECORD.decode(data))
+            record = EMPTY
+            for i, data in found:
+                kept = broken.decode(TABLES[i], rows.row(incarnation, key), data)
+                if kept.was is not None:
+                    self.damaged(incarnation, key)
+                known = broken.require(kept, key)
+                record = known if record is EMPTY else record.merge(known)
             yield key, record
 
     def forget(self, incarnation: bytes, limit: int = 256) -> Deferred[int]:
@@ -212,13 +239,17 @@ class Copies:
                 if len(found) >= limit:
                     break
             for key, data in found:
-                old = RECORD.decode(data)
-                ledger.count(txn, old, EMPTY)
-                effects.unused += ledger.refer(txn, old, EMPTY)
-                txn.delete(RECORDS, rows.row(incarnation, key))
+                row = rows.row(incarnation, key)
+                kept = broken.decode(RECORDS, row, data)
+                if kept.fresh:
+                    ledger.forgets(txn)
+                if kept.was is None:
+                    ledger.count(txn, kept.record, EMPTY)
+                effects.unused += ledger.refer(txn, kept.record, EMPTY)
+                txn.delete(RECORDS, row)
             return len(found)
 
-        return self._submit(job, frees_space=True)
+        return self.submit(job, frees_space=True)
 
     def discard(self, digests: Sequence[bytes]) -> Deferred[None]:
         """Frees those of the chunks that no committed record on this node refers to."""
@@ -232,11 +263,16 @@ class Copies:
         return self.alone(lambda: _sole(self.engine.commit([frees_space(free)])))
 
     def sweep(self) -> int:
-        """At start: removes half-written chunks and those no record names; returns how many."""
+        """At start: removes half-written chunks and those no record names; returns how many.
+
+        Where damaged records have left the accounts doubtful, it counts anew first.
+        """
+        if ledger.doubtful(self.engine.view()):
+            self.engine.commit([ledger.recount])
         view = self.engine.view()
         return self.chunks.sweep(lambda digest: ledger.references(view, digest) > 0)
 
-    def _require_chunks(self, old: Record, new: Record) -> None:
+    def require_chunks(self, old: Record, new: Record) -> None:
         """Nothing is written yet, so `MissingChunks` becomes the outcome of this job alone."""
         if any(v.chunks for v in new.versions):
             wanted = new.chunk_digests() - old.chunk_digests()
@@ -253,20 +289,33 @@ class Copies:
         record: Record,
         latest: bool,
     ) -> Record:
-        old = _owned(txn, incarnation, key)
+        kept = broken.look(txn, RECORDS, incarnation, key)
+        old = kept.record
         new = old.merge(record, latest=latest)
-        if new is not old and new != old:
-            self._require_chunks(old, new)
+        if kept.was is not None:
+            self.require_chunks(old, new)
+            replace = heal if kept.alone and new.known() else broken.keep
+            replace(txn, effects, RECORDS, incarnation, key, kept, new)
+        elif new is not old and new != old:
+            self.require_chunks(old, new)
             _own(txn, effects, incarnation, key, old, new)
         return new
 
-    def _observe(self, record: Record) -> None:
+    def _met_damage(self, failure: Failure, incarnation: bytes, key: bytes) -> Failure:
+        if failure.check(Corrupt):
+            self.damaged(incarnation, key)
+        return failure
+
+    def note_stamps(self, record: Record) -> None:
+        """Tells the hybrid clock of a record that came in."""
         for version in record.versions:
             self.observe(version.stamp)
 
-    def _submit(
+    def submit(
         self, work: Callable[[Transaction, Effects], T], *, frees_space: bool
     ) -> Deferred[T]:
+        """Has a job committed; what it did besides is taken note of before the answer."""
+
         def job(txn: Transaction) -> tuple[T, Effects]:
             effects = Effects()
             return work(txn, effects), effects
@@ -279,6 +328,15 @@ class Copies:
         result, effects = outcome
         if effects.hinted:
             self.hints.apply(effects)
+        for table, incarnation, key in effects.broken:
+            log.error(
+                "The row of {key} in {table} is damaged; it is set aside until others have told "
+                "what it was",
+                key=repr(key),
+                table=table,
+            )
+            self.corrupt("record")
+            self.damaged(incarnation, key)
         if effects.unused:
             freed = self.discard(effects.unused)
             freed.addErrback(lambda f: log.error("Chunks were not freed: {f}", f=f.value))
@@ -304,14 +362,39 @@ def _own(
     ledger.count(txn, old, new)
 
 
-def _in_step(walks: list[Iterator[tuple[bytes, bytes]]]) -> Iterator[tuple[bytes, list[bytes]]]:
-    """Joins ordered walks: each key once, with the value of every walk that has it."""
-    heads = [next(walk, None) for walk in walks]
-    while any(head is not None for head in heads):
-        key = min(head[0] for head in heads if head is not None)
-        values = []
-        for i, head in enumerate(heads):
-            if head is not None and head[0] == key:
-                values.append(head[1])
-                heads[i] = next(walks[i], None)
-        yield key, values
+def _both(
+    txn: Transaction, effects: Effects, incarnation: bytes, key: bytes
+) -> tuple[Record, Record]:
+    """The owned record and the one held for others, for a job that goes on from them.
+
+    Of damaged rows that nobody can mend, what has come since is from here on all there is.
+    """
+    found = []
+    for table in TABLES:
+        kept = broken.look(txn, table, incarnation, key)
+        if kept.alone:
+            heal(txn, effects, table, incarnation, key, kept, kept.record)
+            kept = broken.Kept(kept.record)
+        found.append(broken.require(kept, key))
+    return found[0], found[1]
+
+
+def heal(
+    txn: Transaction,
+    effects: Effects,
+    table: str,
+    incarnation: bytes,
+    key: bytes,
+    kept: broken.Kept,
+    new: Record,
+) -> None:
+    """Puts a whole record in a damaged row's place."""
+    if kept.fresh:
+        ledger.forgets(txn)
+        effects.broken.append((table, incarnation, key))
+    if table != RECORDS:
+        hints.hold(txn, effects, incarnation, key, kept.record, new)
+        return
+    _own(txn, effects, incarnation, key, kept.record, new)
+    # The totals have what was there before, which was most likely the same.
+    ledger.count(txn, new, kept.record)

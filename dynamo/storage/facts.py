@@ -14,10 +14,12 @@ from twisted.internet.defer import Deferred
 
 from dynamo.core.buckets import Bucket
 from dynamo.core.members import Member
+from dynamo.errors import Corrupt, StorageFault
+from dynamo.log import make_logger
 from dynamo.storage import ledger
 from dynamo.storage.committer import Committer
-from dynamo.storage.engine import Engine, Transaction
-from dynamo.wire.codec import ACTORS, BUCKET, REMEMBERED
+from dynamo.storage.engine import Engine, Transaction, View
+from dynamo.wire.codec import ACTORS, BUCKET, REMEMBERED, ROW_FORMAT, STATE
 
 ACTOR = b"actor"
 ACTORS_KEY = b"actors"
@@ -25,6 +27,9 @@ IDENTITY = b"identity"
 INCARNATION = b"incarnation"
 REMEMBERED_KEY = b"remembered"
 CLUSTER = b"cluster"
+FORMAT = b"format"
+
+log = make_logger()
 
 
 @attrs.define
@@ -50,23 +55,42 @@ class Identity:
     def load(self) -> None:
         """Reads what the data directory holds."""
         view = self.engine.view()
-        self.actor = (view.get("meta", ACTOR) or b"").decode()
-        self.cluster = (view.get("meta", CLUSTER) or b"").decode()
-        held = view.get("meta", ACTORS_KEY)
+        if view.get("meta", FORMAT) is None and next(view.scan("meta", b""), None) is not None:
+            raise StorageFault(
+                "The data directory was written by an earlier version, whose rows carry no "
+                "checksums; start with an empty data_dir."
+            )
+        try:
+            self._read(view)
+        except Corrupt as error:
+            raise Corrupt(
+                f"What the data directory says of this node itself is damaged ({error}); "
+                "start with an empty data_dir, and the others give it what it held."
+            ) from error
+
+    def _read(self, view: View) -> None:
+        self.actor = (ledger.fact(view, ACTOR) or b"").decode()
+        self.cluster = (ledger.fact(view, CLUSTER) or b"").decode()
+        held = ledger.fact(view, ACTORS_KEY)
         if held is not None:
             self.actors = ACTORS.decode(held)
-        self.number = int.from_bytes(view.get("meta", IDENTITY) or b"")
-        self.incarnation = int.from_bytes(view.get("meta", INCARNATION) or b"")
-        known = view.get("meta", REMEMBERED_KEY)
-        if known is not None:
-            self.remembered = REMEMBERED.decode(known)
+        self.number = int.from_bytes(ledger.fact(view, IDENTITY) or b"")
+        self.incarnation = int.from_bytes(ledger.fact(view, INCARNATION) or b"")
+        ledger.fact(view, ledger.HAND)
+        try:
+            known = ledger.fact(view, REMEMBERED_KEY)
+        except Corrupt as error:
+            log.error("Who the members were is damaged; the seeds are asked: {e}", e=error)
+        else:
+            if known is not None:
+                self.remembered = REMEMBERED.decode(known)
 
     def save_incarnation(self, number: int, incarnation: int) -> Deferred[None]:
         """Writes who claims which incarnation; fires when it is on disk."""
 
         def job(txn: Transaction) -> None:
-            txn.put("meta", IDENTITY, number.to_bytes(4))
-            txn.put("meta", INCARNATION, incarnation.to_bytes(8))
+            self._state(txn, IDENTITY, number.to_bytes(4))
+            self._state(txn, INCARNATION, incarnation.to_bytes(8))
 
         def take(_: None) -> None:
             self.number, self.incarnation = number, incarnation
@@ -76,14 +100,14 @@ class Identity:
     def save_remembered(self, members: Iterable[Member]) -> Deferred[None]:
         """Writes what gossip knows, for the next start."""
         data = REMEMBERED.encode(list(members))
-        return self.committer.submit(lambda txn: txn.put("meta", REMEMBERED_KEY, data))
+        return self.committer.submit(lambda txn: self._state(txn, REMEMBERED_KEY, data))
 
     def save(self, actor: str, cluster: str) -> Deferred[None]:
         """Writes what this node is; it holds from when the Deferred fires."""
 
         def job(txn: Transaction) -> None:
-            txn.put("meta", ACTOR, actor.encode())
-            txn.put("meta", CLUSTER, cluster.encode())
+            self._state(txn, ACTOR, actor.encode())
+            self._state(txn, CLUSTER, cluster.encode())
 
         def take(_: None) -> None:
             self.actor, self.cluster = actor, cluster
@@ -98,7 +122,12 @@ class Identity:
         """Writes under which actor a member writes, so that it can be told if it forgets."""
         self.actors[name] = actor
         data = ACTORS.encode(dict(sorted(self.actors.items())))
-        return self.committer.submit(lambda txn: txn.put("meta", ACTORS_KEY, data))
+        return self.committer.submit(lambda txn: self._state(txn, ACTORS_KEY, data))
+
+    def _state(self, txn: Transaction, key: bytes, said: bytes) -> None:
+        if txn.get("meta", FORMAT) is None:
+            txn.put("meta", FORMAT, ROW_FORMAT)
+        ledger.state(txn, key, said)
 
 
 @attrs.define
@@ -115,9 +144,13 @@ class BucketTable:
     _digest: str = ""
 
     def load(self) -> None:
-        """Reads what the data directory holds."""
-        for _, data in self.engine.view().scan("buckets", b""):
-            self._take(BUCKET.decode(data))
+        """Reads what the data directory holds. A damaged state is left out: every member has all
+        of them, and those that differ are exchanged."""
+        for row, data in self.engine.view().scan("buckets", b""):
+            try:
+                self._take(STATE.decode(row, data))
+            except Corrupt as error:
+                log.error("A bucket's state is damaged; others are asked for it: {e}", e=error)
 
     def digest(self) -> str:
         """A fingerprint of all states: equal on nodes that know the same."""
@@ -140,11 +173,10 @@ class BucketTable:
             held = []
             for bucket in incoming:
                 row = bucket.name.encode()
-                data = txn.get("buckets", row)
-                old = Bucket(bucket.name) if data is None else BUCKET.decode(data)
+                old, whole = self._stored(txn, row, bucket.name)
                 new = old.merge(bucket)
-                if new != old:
-                    txn.put("buckets", row, BUCKET.encode(new))
+                if new != old or not whole:
+                    txn.put("buckets", row, STATE.encode(row, new))
                 held.append(new)
             return held
 
@@ -154,6 +186,16 @@ class BucketTable:
             return held
 
         return self.committer.submit(job).addCallback(take)
+
+    def _stored(self, txn: Transaction, row: bytes, name: str) -> tuple[Bucket, bool]:
+        """The state on disk, and whether it is whole; a damaged one is taken from memory."""
+        data = txn.get("buckets", row)
+        if data is None:
+            return Bucket(name), True
+        try:
+            return STATE.decode(row, data), True
+        except Corrupt:
+            return self.states.get(name) or Bucket(name), False
 
     def _take(self, bucket: Bucket) -> None:
         old = self.states.get(bucket.name)

@@ -12,27 +12,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 
-import attrs
-
 from dynamo.core.record import EMPTY, Record
-from dynamo.storage import ledger, rows
+from dynamo.errors import Corrupt
+from dynamo.storage import broken, ledger, rows
+from dynamo.storage.effects import Effects
 from dynamo.storage.engine import Transaction, View
-from dynamo.wire.codec import HINT, RECORD, Hint
+from dynamo.wire.codec import HINT, KEEPING, Hint
 
 HINTS = "hints"
 HELD = "held"
 TARGET_PREFIX = b"target:"
-
-
-@attrs.define
-class Effects:
-    """What a job did besides writing rows; taken note of in the reactor after the commit.
-
-    `unused`: chunks nothing refers to any more. `hinted`: changes of the hint counts.
-    """
-
-    unused: list[bytes] = attrs.field(factory=list)
-    hinted: list[tuple[str, int]] = attrs.field(factory=list)
+_ID, _KEY = 8, 16
+"""Where a row's incarnation begins, and where its key's digest does."""
+RENEWED = 1 << 32
+"""Where a hint's sequence begins again after its row was damaged: above any that may be known."""
 
 
 class HintBook:
@@ -43,7 +36,7 @@ class HintBook:
         for key, name in view.scan("meta", TARGET_PREFIX, rows.after_prefix(TARGET_PREFIX)):
             target = key[len(TARGET_PREFIX) :]
             there = sum(1 for _ in view.scan(HINTS, target, rows.after_prefix(target)))
-            if there:
+            if there and target_id_of(name) == target:
                 self.counts[name.decode()] = there
 
     def any(self) -> bool:
@@ -64,7 +57,9 @@ class HintBook:
         base = target_id(target)
         found = []
         for place, data in view.scan(HINTS, max(base, after + b"\x00"), rows.after_prefix(base)):
-            found.append((place, HINT.decode(data)))
+            hint = _hint(place, data)
+            if hint is not None:
+                found.append((place, hint))
             if len(found) >= limit:
                 break
         return found
@@ -76,22 +71,30 @@ class HintBook:
 
 def note(txn: Transaction, effects: Effects, target: str, incarnation: bytes, key: bytes) -> None:
     """Writes down, inside a job, that `target` has to be told about a key."""
-    there = txn.get(HINTS, place(target, incarnation, key))
+    row = place(target, incarnation, key)
+    there = txn.get(HINTS, row)
     if there:
-        sequence = HINT.decode(there).sequence + 1
+        hint = _hint(row, there)
+        sequence = RENEWED if hint is None else hint.sequence + 1
     else:
         sequence = 0
         effects.hinted.append((target, 1))
         named = TARGET_PREFIX + target_id(target)
-        if txn.get("meta", named) is None:
+        if txn.get("meta", named) != target.encode():
             txn.put("meta", named, target.encode())
-    txn.put(HINTS, place(target, incarnation, key), HINT.encode(Hint(sequence, incarnation, key)))
+    txn.put(HINTS, row, HINT.encode(row, Hint(sequence, incarnation, key)))
 
 
 def load(view: View, table: str, incarnation: bytes, key: bytes) -> Record:
-    """The record in a table laid out like `records`; `EMPTY` if there is none."""
-    data = view.get(table, rows.row(incarnation, key))
-    return EMPTY if data is None else RECORD.decode(data)
+    """The record in a table laid out like `records`; `EMPTY` if there is none. Raises `Corrupt`."""
+    row = rows.row(incarnation, key)
+    data = view.get(table, row)
+    if data is None:
+        return EMPTY
+    try:
+        return KEEPING[table].decode(row, data)
+    except Corrupt:
+        return broken.require(broken.decode(table, row, data), key)
 
 
 def keep(
@@ -105,7 +108,8 @@ def keep(
 ) -> None:
     """Replaces a record in such a table, inside a job, with its chunks accounted for."""
     rows.mark(txn, table, incarnation, key)
-    txn.put(table, rows.row(incarnation, key), RECORD.encode(new))
+    row = rows.row(incarnation, key)
+    txn.put(table, row, KEEPING[table].encode(row, new))
     effects.unused += ledger.refer(txn, old, new)
 
 
@@ -139,30 +143,83 @@ def drop(
         if name != target.encode()
     ]
     for hint in delivered:
-        there = txn.get(HINTS, place(target, hint.incarnation, hint.key))
-        if not there or HINT.decode(there).sequence != hint.sequence:
+        row = place(target, hint.incarnation, hint.key)
+        there = txn.get(HINTS, row)
+        now = _hint(row, there) if there else None
+        if now is None or now.sequence != hint.sequence:
             continue
-        txn.delete(HINTS, place(target, hint.incarnation, hint.key))
+        txn.delete(HINTS, row)
         effects.hinted.append((target, -1))
-        tail = _tail(hint.incarnation, hint.key)
-        if any(txn.get(HINTS, other + tail) for other in others):
+        shared = tail(hint.incarnation, hint.key)
+        if any(txn.get(HINTS, other + shared) for other in others):
             continue
-        copy = held(txn, hint.incarnation, hint.key)
-        if copy.known():
-            ledger.leaves(txn, actor, copy)
-            effects.unused += ledger.refer(txn, copy, EMPTY)
+        copy = broken.look(txn, HELD, hint.incarnation, hint.key)
+        if copy.fresh:
+            ledger.forgets(txn)
+            effects.broken.append((HELD, hint.incarnation, hint.key))
+        if copy.record.known() or copy.was is not None:
+            ledger.leaves(txn, actor, copy.record)
+            effects.unused += ledger.refer(txn, copy.record, EMPTY)
             txn.delete(HELD, rows.row(hint.incarnation, hint.key))
+
+
+def damaged(view: View, after: bytes, limit: int) -> tuple[list[bytes], bytes]:
+    """Looks at `limit` hints behind the row `after`: the rows that are not what was stored, and the
+    last row looked at, empty at the end."""
+    found: list[bytes] = []
+    for looked, (row, data) in enumerate(view.scan(HINTS, after + b"\x00"), 1):
+        if _hint(row, data) is None:
+            found.append(row)
+        if looked >= limit:
+            return found, row
+    return found, b""
+
+
+def renew(txn: Transaction, row: bytes, key: bytes) -> None:
+    """Writes a damaged hint anew, inside a job; `key` is the one its row stands for."""
+    data = txn.get(HINTS, row)
+    if data is not None and _hint(row, data) is None:
+        txn.put(HINTS, row, HINT.encode(row, Hint(RENEWED, row[_ID:_KEY], key)))
+
+
+def void(txn: Transaction, effects: Effects, row: bytes) -> None:
+    """Removes a damaged hint, inside a job, of whose key nothing is held here."""
+    data = txn.get(HINTS, row)
+    if data is not None and _hint(row, data) is None:
+        txn.delete(HINTS, row)
+        name = txn.get("meta", TARGET_PREFIX + row[:_ID])
+        if name is not None:
+            effects.hinted.append((name.decode(), -1))
 
 
 def place(target: str, incarnation: bytes, key: bytes) -> bytes:
     """The row of a hint."""
-    return target_id(target) + _tail(incarnation, key)
+    return target_id(target) + tail(incarnation, key)
 
 
 def target_id(target: str) -> bytes:
     """The 8 bytes that stand for a target in row keys."""
-    return hashlib.blake2b(target.encode(), digest_size=8).digest()
+    return target_id_of(target.encode())
 
 
-def _tail(incarnation: bytes, key: bytes) -> bytes:
+def target_id_of(name: bytes) -> bytes:
+    """The same for a name as it is stored."""
+    return hashlib.blake2b(name, digest_size=8).digest()
+
+
+def _hint(row: bytes, data: bytes) -> Hint | None:
+    """The hint in a row; None if the row is damaged, which the scrub looks after."""
+    try:
+        return HINT.decode(row, data)
+    except Corrupt:
+        return None
+
+
+def tail_of(row: bytes) -> bytes:
+    """What the hints of one key have in common, in a row."""
+    return row[_ID:]
+
+
+def tail(incarnation: bytes, key: bytes) -> bytes:
+    """The part of a hint's row that stands for the key."""
     return incarnation + hashlib.blake2b(key, digest_size=16).digest()

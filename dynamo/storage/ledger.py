@@ -8,19 +8,39 @@ with the record it accounts for or not at all.
   the same actor would be a dot used twice or, if counted on, a context that claims to know the
   earlier ones and drops them from every replica (riak_kv issue 679). So from that commit on the
   node signs with a new actor, its next *hand*: `n1`, then `n1~1~2`, `n1~1~3`.
+- What a record that was found damaged referred to cannot be known. Its chunks stay counted, so that
+  none is freed that somebody needs, and the accounts are marked: the next start counts anew.
 """
 
 from __future__ import annotations
 
 import struct
+from collections import Counter
 
 from dynamo.core.record import Record
+from dynamo.errors import Corrupt
 from dynamo.storage.engine import Transaction, View
+from dynamo.wire.codec import BROKEN_FORMAT, KEEPING, PLACE, Place, seal, unseal
 
 HAND = b"hand"
 TOTALS = b"totals"
+DOUBTFUL = b"doubtful"
+SCRUBBING = b"scrubbing"
+PINNED = 1 << 40
+"""The references of a chunk whose count was damaged: it is freed by no change of records."""
 _U64 = struct.Struct(">Q")
 _PAIR = struct.Struct(">qq")
+
+
+def fact(view: View, key: bytes) -> bytes | None:
+    """One of the node's own facts, a row of `meta`; None if it was never set. Raises `Corrupt`."""
+    data = view.get("meta", key)
+    return None if data is None else bytes(unseal("meta", key, data))
+
+
+def state(txn: Transaction, key: bytes, said: bytes) -> None:
+    """Writes one of the node's own facts, inside a job."""
+    txn.put("meta", key, seal("meta", key, said))
 
 
 def signs_as(view: View, actor: str) -> str:
@@ -34,7 +54,13 @@ def signs_as(view: View, actor: str) -> str:
 def leaves(txn: Transaction, actor: str, record: Record) -> None:
     """Notes that a record leaves this disk, of which others may have older or newer states."""
     if signs_as(txn, actor) in record.context:
-        txn.put("meta", HAND, _U64.pack(_hand(txn) + 1))
+        state(txn, HAND, _U64.pack(_hand(txn) + 1))
+
+
+def forgets(txn: Transaction) -> None:
+    """Notes that a record is lost to this disk and nobody knows what it was."""
+    state(txn, HAND, _U64.pack(_hand(txn) + 1))
+    state(txn, DOUBTFUL, b"")
 
 
 def begin_hand(txn: Transaction, hand: int) -> None:
@@ -43,13 +69,16 @@ def begin_hand(txn: Transaction, hand: int) -> None:
 
 
 def _hand(view: View) -> int:
-    held = view.get("meta", HAND)
+    held = fact(view, HAND)
     return 1 if held is None else int(_U64.unpack(held)[0])
 
 
 def totals(view: View) -> tuple[int, int]:
     """Objects (keys with a live version) and the bytes of all versions held as owner."""
-    held = view.get("meta", TOTALS)
+    try:
+        held = fact(view, TOTALS)
+    except Corrupt:
+        return (0, 0)
     return (0, 0) if held is None else _PAIR.unpack(held)
 
 
@@ -59,7 +88,7 @@ def count(txn: Transaction, old: Record, new: Record) -> None:
     size = _bytes(new) - _bytes(old)
     if objects or size:
         before = totals(txn)
-        txn.put("meta", TOTALS, _PAIR.pack(before[0] + objects, before[1] + size))
+        state(txn, TOTALS, _PAIR.pack(before[0] + objects, before[1] + size))
 
 
 def refer(txn: Transaction, old: Record, new: Record) -> list[bytes]:
@@ -67,21 +96,83 @@ def refer(txn: Transaction, old: Record, new: Record) -> list[bytes]:
     was, now = old.chunk_digests(), new.chunk_digests()
     unused = []
     for digest in sorted(now - was):
-        txn.put("refs", digest, _U64.pack(references(txn, digest) + 1))
+        _set(txn, digest, references(txn, digest) + 1)
     for digest in sorted(was - now):
         left = references(txn, digest) - 1
         if left > 0:
-            txn.put("refs", digest, _U64.pack(left))
+            _set(txn, digest, left)
         else:
             txn.delete("refs", digest)
             unused.append(digest)
     return unused
 
 
+def refer_again(txn: Transaction, record: Record) -> None:
+    """Counts those chunks of a record of whose references nothing is known any more."""
+    for digest in sorted(record.chunk_digests()):
+        if not references(txn, digest):
+            _set(txn, digest, 1)
+
+
 def references(view: View, digest: bytes) -> int:
     """How many records and hints on this node refer to a chunk."""
     held = view.get("refs", digest)
-    return 0 if held is None else int(_U64.unpack(held)[0])
+    if held is None:
+        return 0
+    try:
+        return int(_U64.unpack(unseal("refs", digest, held))[0])
+    except Corrupt:
+        return PINNED
+
+
+def recount(txn: Transaction) -> bool:
+    """Counts references and totals from the records, inside a job; whether it could.
+
+    It cannot while a record is damaged: its chunks would be taken for unused.
+    """
+    named: Counter[bytes] = Counter()
+    objects = size = 0
+    for table, codec in KEEPING.items():
+        for row, data in txn.scan(table, b""):
+            if not data:
+                continue  # A marker.
+            if data[:1] == BROKEN_FORMAT:
+                return False
+            try:
+                record = codec.decode(row, data)
+            except Corrupt:
+                return False
+            named.update(record.chunk_digests())
+            if table == "records":
+                objects += _objects(record)
+                size += _bytes(record)
+    for digest in [digest for digest, _ in txn.scan("refs", b"")]:
+        if digest not in named:
+            txn.delete("refs", digest)
+    for digest in sorted(named):
+        if references(txn, digest) != named[digest]:
+            _set(txn, digest, named[digest])
+    state(txn, TOTALS, _PAIR.pack(objects, size))
+    txn.delete("meta", DOUBTFUL)
+    return True
+
+
+def doubtful(view: View) -> bool:
+    """Whether the accounts have to be counted anew."""
+    return view.get("meta", DOUBTFUL) is not None
+
+
+def scrubbing(view: View) -> Place:
+    """How far the scrub was when that was last written down."""
+    try:
+        held = fact(view, SCRUBBING)
+        return Place() if held is None else PLACE.decode(held)
+    except Corrupt:
+        return Place()
+
+
+def _set(txn: Transaction, digest: bytes, count: int) -> None:
+    txn.put("refs", digest, seal("refs", digest, _U64.pack(count)))
 
 
 def _objects(record: Record) -> int:

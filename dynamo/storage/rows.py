@@ -54,6 +54,21 @@ def walk(view: View, table: str, base: bytes, start: bytes = b"") -> Iterator[tu
             yield key, value
 
 
+def in_step(
+    walks: list[Iterator[tuple[bytes, bytes]]],
+) -> Iterator[tuple[bytes, list[tuple[int, bytes]]]]:
+    """Joins walks: each key once, with the number and the value of every walk that has it."""
+    heads = [next(walk, None) for walk in walks]
+    while any(head is not None for head in heads):
+        key = min(head[0] for head in heads if head is not None)
+        values = []
+        for i, head in enumerate(heads):
+            if head is not None and head[0] == key:
+                values.append((i, head[1]))
+                heads[i] = next(walks[i], None)
+        yield key, values
+
+
 def after_prefix(prefix: bytes) -> bytes | None:
     """The least byte string above every one that begins with `prefix`; None if there is none."""
     stripped = prefix.rstrip(b"\xff")

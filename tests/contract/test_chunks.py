@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from dynamo.errors import Corrupt, MissingChunks, StorageFull
+from dynamo.errors import Corrupt, MissingChunks, StorageFault, StorageFull
 from dynamo.sim.disk_chunks import Shelves
 from dynamo.storage import chunks as chunks_module
 from dynamo.storage import files as files_module
@@ -126,6 +127,34 @@ def test_damaged_bytes_are_not_served_and_can_be_healed(fixture: Fixture, damage
     assert result(fixture.chunks.read(digest)) == b"right"
 
 
+@pytest.mark.parametrize("damaged", [b"rigHt", b"righ", b""])
+def test_a_damaged_chunk_is_set_aside_by_who_reads_it(fixture: Fixture, damaged: bytes) -> None:
+    """From then on it is missing: not there, not listed, not counted; and it can be written."""
+    digest = store(fixture.chunks, b"right")
+    fixture.damage(digest, damaged)
+    chunks = fixture.open()
+    assert chunks.sweep(lambda name: True) == 0
+    with pytest.raises(Corrupt):
+        result(chunks.read(digest))
+    assert not chunks.has(digest)
+    assert result(chunks.names(digest[0])) == []
+    assert chunks.bytes_used() == 0
+    with pytest.raises(MissingChunks):
+        result(chunks.read(digest))
+    store(chunks, b"right")
+    assert result(chunks.read(digest)) == b"right"
+    assert chunks.bytes_used() == 5
+
+
+def test_the_names_that_are_there(fixture: Fixture) -> None:
+    """By their first byte, in order, each once; what was deleted is not among them."""
+    digests = sorted(store(fixture.chunks, b"%d" % number) for number in range(600))
+    fixture.chunks.delete(digests.pop())
+    found = [result(fixture.chunks.names(first)) for first in range(256)]
+    assert [name for names in found for name in names] == digests
+    assert all(name[0] == first for first, names in enumerate(found) for name in names)
+
+
 def test_writing_again_changes_nothing(fixture: Fixture) -> None:
     """A write is idempotent, in what is stored and in what is counted."""
     digest = store(fixture.chunks, b"x" * 1000)
@@ -160,6 +189,64 @@ def test_files_sweep_removes_leftovers_and_leaves_strangers(tmp_path: Path) -> N
     assert FileChunks(tmp_path, run_here).sweep(lambda d: True) == 1
 
     assert files_in(tmp_path) == sorted([digest.hex(), "notes.txt"])
+
+
+def test_files_keep_some_damaged_ones_for_whoever_wants_to_look(tmp_path: Path) -> None:
+    """In a folder of their own, not more than so many, and through restarts."""
+    chunks = FileChunks(tmp_path, run_here)
+    for number in range(chunks_module.ASIDE_MAX + 3):
+        digest = store(chunks, b"%d" % number)
+        file_of(tmp_path, digest).write_bytes(b"damaged")
+        with pytest.raises(Corrupt):
+            result(chunks.read(digest))
+    assert FileChunks(tmp_path, run_here).sweep(lambda name: False) == 0
+    kept = list((tmp_path / "quarantine").iterdir())
+    assert len(kept) == chunks_module.ASIDE_MAX
+    assert {path.read_bytes() for path in kept} == {b"damaged"}
+    assert len(files_in(tmp_path)) == len(kept)
+
+
+def test_files_a_chunk_healed_meanwhile_is_not_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer puts the right bytes there between the look and the lock."""
+    chunks = FileChunks(tmp_path, run_here)
+    digest = store(chunks, b"right")
+    file_of(tmp_path, digest).write_bytes(b"wrong")
+    looks: list[str] = []
+    real = chunks_module._bytes_of
+
+    def look(path: str) -> bytes:
+        data = real(path)
+        if not looks:
+            file_of(tmp_path, digest).write_bytes(b"right")
+        looks.append(path)
+        return data
+
+    monkeypatch.setattr(chunks_module, "_bytes_of", look)
+    assert result(chunks.read(digest)) == b"right"
+    assert len(looks) == 2
+    assert chunks.has(digest)
+
+
+@pytest.mark.parametrize(("code", "kept"), [(errno.EIO, False), (errno.EMFILE, True)])
+def test_files_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kept: bool
+) -> None:
+    """Where the disk says so, the chunk is damaged; where the process is to blame, it is not."""
+    chunks = FileChunks(tmp_path, run_here)
+    digest = store(chunks, b"data")
+
+    def refuse(*args: Any, **more: Any) -> Any:
+        raise OSError(code, "no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", refuse)
+        answer: list[Any] = []
+        chunks.read(digest).addBoth(answer.append)
+    assert (answer[0].check(Corrupt) is None) is kept
+    assert answer[0].check(StorageFault)
+    assert chunks.has(digest) is kept
 
 
 def test_files_full_disk_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

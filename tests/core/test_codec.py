@@ -26,7 +26,19 @@ from dynamo.errors import (
     StorageFull,
 )
 from dynamo.wire import messages
-from dynamo.wire.codec import BUCKET, FORMAT, HINT, RECORD, Codec, Hint
+from dynamo.wire.codec import (
+    BREAKING,
+    BUCKET,
+    FORMAT,
+    HINT,
+    KEEPING,
+    STATE,
+    Broken,
+    Codec,
+    Hint,
+    RowCodec,
+    seal,
+)
 from dynamo.wire.signing import FRESH_S, Signer
 
 TEXT = st.text(max_size=8)
@@ -49,10 +61,14 @@ HINTS = st.builds(Hint, COUNTS, SMALL, SMALL)
 DRAFTS = st.builds(
     Draft, write=SMALL, size=COUNTS, etag=TEXT, chunks=st.lists(SMALL, max_size=3).map(tuple)
 )
-KINDS: list[tuple[Codec[Any], st.SearchStrategy[Any]]] = [
-    (RECORD, RECORDS),
-    (BUCKET, BUCKETS),
+RECORD = Codec(Record)
+KINDS: list[tuple[Codec[Any], st.SearchStrategy[Any]]] = [(RECORD, RECORDS), (BUCKET, BUCKETS)]
+ROWS: list[tuple[RowCodec[Any], st.SearchStrategy[Any]]] = [
+    (KEEPING["records"], RECORDS),
+    (KEEPING["held"], RECORDS),
+    (BREAKING["held"], st.builds(Broken, RECORDS, SMALL)),
     (HINT, HINTS),
+    (STATE, BUCKETS),
 ]
 OPS = st.one_of(
     st.builds(messages.Read, SMALL, SMALL, st.booleans()),
@@ -128,7 +144,6 @@ def test_noise_is_corrupt_and_nothing_else(
     ("codec", "head"),
     [
         (RECORD, b"\x93\x80\x90"),
-        (HINT, b"\x94\x00\xc4\x00\xc4\x00"),
         (BUCKET, b"\x97\xa0\x00\xc2\x00\x00\x90"),
     ],
 )
@@ -136,6 +151,51 @@ def test_deep_nesting_is_corrupt_too(codec: Codec[Any], head: bytes) -> None:
     """Where a field of a later version may stand, a decoder passes over anything; however deep."""
     with pytest.raises(Corrupt):
         codec.decode(FORMAT + head + NESTED)
+
+
+@pytest.mark.parametrize(("codec", "values"), ROWS)
+def test_a_row_comes_back_from_where_it_was_put(
+    codec: RowCodec[Any], values: st.SearchStrategy[Any]
+) -> None:
+    """Equal under its own key, and `Corrupt` under any other."""
+
+    @given(values, st.binary(max_size=20), st.binary(max_size=20))
+    def check(value: Any, row: bytes, other: bytes) -> None:
+        data = codec.encode(row, value)
+        assert codec.decode(row, data) == value
+        if other != row:
+            with pytest.raises(Corrupt):
+                codec.decode(other, data)
+
+    check()
+
+
+@pytest.mark.parametrize(("codec", "values"), ROWS)
+def test_a_row_with_any_other_bit_is_corrupt(
+    codec: RowCodec[Any], values: st.SearchStrategy[Any]
+) -> None:
+    """One bit flipped anywhere, bytes cut off or added, another table: never a value."""
+
+    @given(values, st.data(), st.binary(min_size=1, max_size=20))
+    def check(value: Any, draws: st.DataObject, noise: bytes) -> None:
+        data = codec.encode(b"row", value)
+        at = draws.draw(st.integers(0, 8 * len(data) - 1))
+        flipped = bytearray(data)
+        flipped[at // 8] ^= 1 << at % 8
+        said = msgspec.msgpack.encode(value)
+        moved = seal("elsewhere", b"row", said, data[:1])
+        for bad in (bytes(flipped), data[: at // 8], data + noise, moved, FORMAT + said, b""):
+            with pytest.raises(Corrupt):
+                codec.decode(b"row", bad)
+
+    check()
+
+
+@pytest.mark.parametrize("head", [b"\x94\x00\xc4\x00\xc4\x00", b"", b"\x93\x00"])
+def test_a_sealed_row_of_another_shape_is_corrupt(head: bytes) -> None:
+    """Also one that nests deeper than a decoder can follow."""
+    with pytest.raises(Corrupt):
+        HINT.decode(b"row", seal("hints", b"row", head + NESTED))
 
 
 @settings(max_examples=200)
@@ -270,4 +330,4 @@ def test_parts_cannot_be_moved_between_method_path_and_body() -> None:
 def test_newer_nodes_may_add_fields() -> None:
     """I17: what this version does not know at the end of a structure is passed over."""
     data = msgspec.msgpack.encode([7, b"i", b"k", "new field"])
-    assert HINT.decode(FORMAT + data) == Hint(7, b"i", b"k")
+    assert HINT.decode(b"row", seal("hints", b"row", data)) == Hint(7, b"i", b"k")

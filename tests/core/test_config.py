@@ -30,7 +30,7 @@ BAD = [
     (
         LISTEN + "foo: bar\n",
         "foo: is not a key; known here: node, listen, advertise, cluster, replication, "
-        "gossip, limits, log",
+        "gossip, limits, repair, log",
     ),
     (LISTEN + "nodes: {}\n", "nodes: is not a key; did you mean node?"),
     (
@@ -249,6 +249,15 @@ BAD = [
         LISTEN + "limits: {max_object_bytes: 5GB}\n",
         "limits.max_object_bytes: '5GB' is not a whole number of bytes of 1 or more; "
         "use e.g. 5368709120",
+    ),
+    (
+        LISTEN + "repair: {scrub_bytes_per_second: 0}\n",
+        "repair.scrub_bytes_per_second: 0 is not a whole number of bytes of 1 or more; "
+        "use e.g. 8388608",
+    ),
+    (
+        LISTEN + "repair: {scrub_interval: 0}\n",
+        "repair.scrub_interval: 0.0 is not a number of seconds above 0; use e.g. 86400.0",
     ),
     (LISTEN + "log: {format: xml}\n", "log.format: 'xml' is not a format; use text or json"),
     (

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamo.core.record import EMPTY, Draft, Record, Version
-from dynamo.wire.codec import RECORD
+from dynamo.wire.codec import Codec
 
 REPLICAS = ("a", "b", "c")
+RECORD = Codec(Record)
 
 
 def draft(number: int, body: bytes = b"") -> Draft:

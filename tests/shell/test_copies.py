@@ -138,6 +138,27 @@ def test_discarding_spares_what_a_record_names() -> None:
     assert set(disk.chunks.stored) == {kept}
 
 
+def test_the_delete_of_an_absent_key_leaves_nothing() -> None:
+    """Neither as owner nor as stand-in: no row, no hint."""
+    disk = Disk()
+    disk.put(b"k", None, missed_by=["n2"])
+    disk.put(b"k", None, owner=False, missed_by=["n2"])
+    disk.hold("n2", b"k", EMPTY)
+    view = disk.engine.view()
+    assert [list(view.scan(table, b"")) for table in ("records", "held", "hints")] == [[], [], []]
+    assert disk.copies.hints.counts == {}
+
+
+def test_the_delete_of_a_version_seen_elsewhere_is_kept() -> None:
+    """What its context says must not come back when it arrives."""
+    disk = Disk()
+    version = record("1", "a")
+    disk.put(b"k", None, context=version.context, missed_by=["n2"])
+    disk.merge(b"k", version)
+    assert disk.read(b"k").versions == ()
+    assert disk.copies.hints.counts == {"n2": 1}
+
+
 def test_deleting_frees_chunks_on_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from dynamo.coordinator.requests import Options, Upload
 from dynamo.core.buckets import Properties
 from dynamo.sim.world import World
-from dynamo.wire.codec import RECORD
+from dynamo.wire.codec import KEEPING
 from tests.support.cluster import Body
 
 VICTIM = "n1"
@@ -39,7 +39,7 @@ def dots(world: World) -> dict[tuple[bytes, str, int], set[bytes]]:
     for host in world.hosts.values():
         for table in ("records", "held"):
             for row, data in host.drive.durable().scan(table, b""):
-                for version in RECORD.decode(data).versions:
+                for version in KEEPING[table].decode(row, data).versions:
                     dot = (row, version.actor, version.counter)
                     found.setdefault(dot, set()).add(version.body)
     return found

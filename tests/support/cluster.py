@@ -15,6 +15,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from dynamo.background.handoff import Handoff
+from dynamo.background.upkeep import Upkeep
 from dynamo.coordinator.bodies import Bodies
 from dynamo.coordinator.buckets import Buckets
 from dynamo.coordinator.door import Door
@@ -32,6 +33,7 @@ from dynamo.core.ring import Member, Ring
 from dynamo.errors import BadRequest
 from dynamo.ports import Liveness, MemberStatus, Replica
 from dynamo.replica.local import LocalReplica
+from dynamo.storage import rows
 from dynamo.storage.chunks import MemoryChunks
 from dynamo.storage.committer import Committer
 from dynamo.storage.copies import Copies
@@ -43,6 +45,8 @@ from tests.support.links import FarReplica, Link, Network
 
 T = TypeVar("T")
 COMMIT_S = 0.002
+SCRUB_BYTES_PER_S = 1024 * 1024
+SCRUB_INTERVAL_S = 3600.0
 START_S = 1_700_000_000.0
 
 
@@ -164,6 +168,19 @@ class TestNode:
         self.handoff = Handoff(
             view=self.view, copies=self.copies, buckets=self.table, actor=lambda: self.actor
         )
+        self.corrupt: list[str] = []
+        self.upkeep = Upkeep(
+            self.view,
+            self.copies,
+            self.table,
+            self.local,
+            cluster.clock,
+            n=cluster.defaults.n,
+            w=cluster.defaults.w,
+            bytes_per_second=SCRUB_BYTES_PER_S,
+            interval=SCRUB_INTERVAL_S,
+            corrupt=self.corrupt.append,
+        )
         self.counts: list[tuple[str, str]] = []
         self.door = self._door(cluster)
 
@@ -239,6 +256,20 @@ class TestNode:
     def held(self, key: str, bucket: str = "b") -> Record:
         """What this node knows of a key."""
         return self.copies.read(self.table.get(bucket).incarnation, key.encode())
+
+    def damage(self, key: str, table: str = "records", at: int = -1, bucket: str = "b") -> None:
+        """Flips a bit of a key's row, behind everybody's back."""
+        rows_of = self.engine.tables[table]
+        row = rows.row(self.table.get(bucket).incarnation, key.encode())
+        rotten = bytearray(rows_of.values[row])
+        rotten[at] ^= 4
+        rows_of.set(row, bytes(rotten))
+
+    def rot(self, digest: bytes, at: int = 0) -> None:
+        """Flips a bit of a chunk."""
+        rotten = bytearray(self.chunks.stored[digest])
+        rotten[at] ^= 4
+        self.chunks.stored[digest] = bytes(rotten)
 
     def owned(self, key: str, bucket: str = "b") -> Record:
         return self.copies.apart(self.table.get(bucket).incarnation, key.encode())[0]
@@ -388,6 +419,30 @@ class TestCluster:
             if not any(steps):
                 return
         raise AssertionError("handoff does not come to an end")
+
+    def mend(self, *names: str) -> None:
+        """Has these nodes (all, if none is named) mend until none makes progress."""
+        for _ in range(1000):
+            steps = [
+                self.run(self.nodes[name].upkeep.mender.step())
+                for name in names or self.names
+                if self.nodes[name].alive
+            ]
+            if not any(steps):
+                return
+        raise AssertionError("mending does not come to an end")
+
+    def scrub(self, name: str, passes: int = 1) -> None:
+        """Has a node scrub until so many more passes are complete; mends meanwhile."""
+        scrub = self.nodes[name].upkeep.scrub
+        goal = scrub.passes + passes
+        for _ in range(100_000):
+            if scrub.passes >= goal:
+                return
+            more = self.run(scrub.step())
+            self.mend(name)
+            self.pass_time(0.1 if more else 60.0)
+        raise AssertionError("no pass comes to an end")
 
     def hints(self) -> dict[str, dict[str, int]]:
         """The hints every node keeps, by target; only nodes that keep any."""

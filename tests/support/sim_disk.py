@@ -79,6 +79,9 @@ class WaitingChunks(SimChunks):
     def read(self, digest: bytes) -> Deferred[bytes]:
         return self._waited(super().read(digest))
 
+    def names(self, first: int) -> Deferred[list[bytes]]:
+        return self._waited(super().names(first))
+
     def _waited(self, done: Deferred[T]) -> Deferred[T]:
         while not done.called and self.clock.calls:
             step(self.clock)

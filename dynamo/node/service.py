@@ -1,9 +1,7 @@
-"""The composition root: builds, joins, starts and stops every part of a node.
+"""A node's life: its parts are built in the order of the data, and stopped the other way round.
 
-Top to bottom in the order of the data: disk, copies, members, coordinator, faces, background.
-Everything a part must not choose for itself comes in here: the reactor (time and network), dice,
-the wall clock. Stopping goes the other way round: no new requests, let those under way finish,
-then background, network, disk.
+Disk, copies, members, coordinator, background, faces; then no new requests, those under way
+finish, and background, network and disk end.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from twisted.application.service import IService, Service
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 
@@ -23,29 +21,19 @@ from dynamo.api.operating import OperatingFace
 from dynamo.api.peer import PeerFace
 from dynamo.api.resource import ResourceFace
 from dynamo.api.site import Site, site
-from dynamo.api.vitals import crowded, readings, status, why_not_ready
-from dynamo.background.handoff import Handoff
-from dynamo.background.reaper import Reaper
-from dynamo.background.runner import Runner, Task
+from dynamo.api.vitals import readings, status, why_not_ready
 from dynamo.cluster.membership import Membership
 from dynamo.cluster.rollback import Rollback
 from dynamo.config import Address, Config
-from dynamo.coordinator.bodies import Bodies
-from dynamo.coordinator.buckets import Buckets
-from dynamo.coordinator.door import Door
-from dynamo.coordinator.listing import Lister
-from dynamo.coordinator.preferences import Preferences
-from dynamo.coordinator.reads import Reader
-from dynamo.coordinator.repair import Repairer
 from dynamo.coordinator.terms import Defaults
-from dynamo.coordinator.writes import Writer
-from dynamo.core.admission import Admission
 from dynamo.core.clock import HybridClock
 from dynamo.core.members import IDENTITY_MAX, Member, Role
 from dynamo.core.sightings import Origin, Sightings
 from dynamo.core.swim import Swim
 from dynamo.errors import DynamoError
 from dynamo.log import make_logger
+from dynamo.node.coordination import build_door
+from dynamo.node.work import Work
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.pool import peer_client
 from dynamo.replica.remote import RemoteReplica
@@ -55,7 +43,7 @@ from dynamo.storage.disk import LocalDisk, OpenDisk
 from dynamo.storage.facts import BucketTable, Identity
 from dynamo.storage.hints import HintBook
 from dynamo.wire.datagrams import NONCE_BYTES, Codec
-from dynamo.wire.messages import BucketMake, Coordinate, Hello
+from dynamo.wire.messages import Hello
 from dynamo.wire.signing import Signer
 
 PEER_TIMEOUT_S = 1.0
@@ -69,19 +57,6 @@ BODY_SLACK = 1024 * 1024
 """Bytes a form may have beyond its file: its other fields and the boundaries."""
 
 log = make_logger()
-
-
-def makeNode(
-    config: Config,
-    *,
-    reactor: Any,
-    rng: random.Random,
-    wall_clock: Callable[[], float],
-    open_disk: OpenDisk | None = None,
-) -> IService:
-    """A node that has not been started. `wall_clock` reads seconds since the epoch; without
-    `open_disk` the data directory is a folder of this machine's."""
-    return Node(config, reactor, rng, wall_clock, open_disk)
 
 
 class Node(Service):
@@ -110,6 +85,7 @@ class Node(Service):
             self._build_storage()
             self._build_cluster()
             self._build_coordinator()
+            self._build_background()
             self._build_faces()
             self._listen(self.config.listen.cluster, self._peer_site)
             seeds = [str(seed) for seed in self.config.cluster.seeds]
@@ -124,7 +100,7 @@ class Node(Service):
         except (DynamoError, CannotListenError) as error:
             log.critical("{node} cannot start: {why}", node=self.config.node.name, why=error)
             raise SystemExit(f"{self.config.node.name} cannot start: {error}") from None
-        self._start_background()
+        self.work.start()
         log.info(
             "{node} serves clients on {api}, members on {cluster}; data in {where}",
             node=self.config.node.name,
@@ -145,7 +121,7 @@ class Node(Service):
         await self._within(goodbye, GOODBYE_S)
         await _maybe(peer_port.stopListening())
         await self._finish(self._peer_site, PEER_GRACE_S)
-        self._runner.stop()
+        self.work.runner.stop()
         self.view.stop()
         await _maybe(self._gossip_port.stopListening())
         await self.committer.close()
@@ -238,52 +214,43 @@ class Node(Service):
     def _build_coordinator(self) -> None:
         config = self.config
         rep, timeout = config.replication, config.limits.request_timeout
-        defaults = Defaults(n=rep.n, r=rep.r, w=rep.w, quorum=rep.quorum, timeout=timeout)
-        self.defaults = defaults
-        preferences = Preferences(self.view)
-        asking: dict[str, Any] = {
-            "view": self.view,
-            "preferences": preferences,
-            "clock": self._reactor,
-            "counted": self.metrics.operation,
-        }
-        timing: dict[str, Any] = {"hybrid": self.hybrid, "wall_ms": self._wall_ms}
-        writer = Writer(copies=self.copies, actor=self._actor, **asking, **timing)
-        buckets = Buckets(
-            view=self.view, table=self.table, clock=self._reactor, defaults=defaults, **timing
-        )
-        self.door = Door(
-            name=config.node.name,
+        self.defaults = Defaults(n=rep.n, r=rep.r, w=rep.w, quorum=rep.quorum, timeout=timeout)
+        self.door = build_door(
+            config=config,
+            defaults=self.defaults,
             view=self.view,
-            preferences=preferences,
-            defaults=defaults,
-            buckets=buckets,
-            writer=writer,
-            reader=Reader(local_read=self.copies.read, **asking),
-            repairer=Repairer(**asking),
-            bodies=Bodies(
-                view=self.view,
-                clock=self._reactor,
-                rng=random.Random(self._rng.randbytes(16)),
-                max_bytes=config.limits.max_object_bytes,
-                timeout=timeout,
-            ),
-            lister=Lister(view=self.view, clock=self._reactor),
+            copies=self.copies,
+            table=self.table,
+            local=self.local,
+            reactor=self._reactor,
+            rng=random.Random(self._rng.randbytes(16)),
+            hybrid=self.hybrid,
+            wall_ms=self._wall_ms,
+            actor=self._actor,
+            counted=self.metrics.operation,
         )
-        self.local.handlers[Coordinate] = lambda op: Deferred.fromCoroutine(writer.coordinate(op))
-        self.local.handlers[BucketMake] = lambda op: Deferred.fromCoroutine(buckets.make(op))
+
+    def _build_background(self) -> None:
+        self.work = Work(
+            config=self.config,
+            view=self.view,
+            copies=self.copies,
+            table=self.table,
+            local=self.local,
+            reactor=self._reactor,
+            actor=self._actor,
+            metrics=self.metrics,
+        )
 
     def _build_faces(self) -> None:
         config = self.config
-        admission = Admission(config.limits.background_latency)
-        self._runner = Runner(self._reactor, admission, lambda: crowded(self.committer, self.view))
         operating = OperatingFace(
             cluster_name=config.cluster.name,
             view=self.view,
             door=self.door,
             metrics=self.metrics,
             why_not_ready=lambda: why_not_ready(self.view, self.defaults),
-            runner=self._runner,
+            runner=self.work.runner,
         )
         peer = PeerFace(
             self.local,
@@ -301,26 +268,15 @@ class Node(Service):
             reactor=self._reactor,
             body_limit=config.limits.max_object_bytes + BODY_SLACK,
             observe=self.metrics.request,
-            foreground=admission.waited,
+            foreground=self.work.admission.waited,
         )
         self._peer_site = site(
             peer.app,
             observe=self.metrics.request,
-            foreground=admission.waited,
+            foreground=self.work.admission.waited,
             reactor=self._reactor,
             body_limit=64 * 1024 * 1024,
         )
-
-    def _start_background(self) -> None:
-        handoff = Handoff(view=self.view, copies=self.copies, buckets=self.table, actor=self._actor)
-        reaper = Reaper(copies=self.copies, buckets=self.table)
-        self._runner.add(
-            Task("handoff", handoff.step, idle_s=1.0, weight=4.0, progress=handoff.progress)
-        )
-        self._runner.add(
-            Task("reaper", reaper.step, idle_s=2.0, busy_s=0.01, progress=reaper.progress)
-        )
-        self.view.watch(lambda name, now: self._runner.wake("handoff"))
 
     # What the parts ask of the whole.
 
@@ -345,7 +301,8 @@ class Node(Service):
         )
 
     def _readings(self) -> Iterable[Reading]:
-        return readings(self.copies, self.engine, self.chunks, self.view, self._runner)
+        work = self.work
+        return readings(self.copies, self.engine, self.chunks, self.view, work.runner, work.upkeep)
 
     def _wall_ms(self) -> int:
         return int(self._wall_clock() * 1000)

@@ -1,0 +1,34 @@
+"""The composition root: builds, joins, starts and stops every part of a node.
+
+Everything a part must not choose for itself comes in here: the reactor (time and network), dice,
+the wall clock, the disk. `service` builds the parts in the order of the data (disk, copies,
+members) and stops them the other way round; `coordination` puts the coordinator together,
+`work` what goes on in the background.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import IService
+
+from dynamo.config import Config
+from dynamo.node.service import Node
+from dynamo.storage.disk import OpenDisk
+
+__all__ = ["Node", "makeNode"]
+
+
+def makeNode(
+    config: Config,
+    *,
+    reactor: Any,
+    rng: random.Random,
+    wall_clock: Callable[[], float],
+    open_disk: OpenDisk | None = None,
+) -> IService:
+    """A node that has not been started. `wall_clock` reads seconds since the epoch; without
+    `open_disk` the data directory is a folder of this machine's."""
+    return Node(config, reactor, rng, wall_clock, open_disk)

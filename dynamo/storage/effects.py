@@ -1,0 +1,18 @@
+"""What a job did besides writing rows."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.define
+class Effects:
+    """Taken note of in the reactor's thread after the commit.
+
+    `unused`: chunks nothing refers to any more. `hinted`: changes of the hint counts. `broken`: the
+    table, incarnation and key of records whose row turned out damaged.
+    """
+
+    unused: list[bytes] = attrs.field(factory=list)
+    hinted: list[tuple[str, int]] = attrs.field(factory=list)
+    broken: list[tuple[str, bytes, bytes]] = attrs.field(factory=list)
