@@ -77,8 +77,8 @@ MUTANTS = (
         (
             Edit(
                 "dynamo.storage.hints:drop",
-                "if not there or HINT.decode(there).sequence != hint.sequence:",
-                "if not there:",
+                "if now is None or now.sequence != hint.sequence:",
+                "if now is None:",
             ),
         ),
     ),

@@ -122,11 +122,11 @@ MUTANTS = (
         (
             Edit(
                 "dynamo.storage.hints:keep",
-                "txn.put(table, rows.row(incarnation, key), RECORD.encode(new))\n",
-                "if new.versions:\n"
-                "        txn.put(table, rows.row(incarnation, key), RECORD.encode(new))\n"
+                "    txn.put(table, row, KEEPING[table].encode(row, new))\n",
+                "    if new.versions:\n"
+                "        txn.put(table, row, KEEPING[table].encode(row, new))\n"
                 "    else:\n"
-                "        txn.delete(table, rows.row(incarnation, key))\n",
+                "        txn.delete(table, row)\n",
             ),
         ),
     ),

@@ -31,9 +31,8 @@ MUTANTS = (
         (
             Edit(
                 f"{COPIES}.coordinate",
-                "return self._submit(job, frees_space=draft is None)",
+                "return stored.addErrback(self._met_damage, incarnation, key)",
                 "from tests.mutants.shadow import foresee\n"
-                "    stored = self._submit(job, frees_space=draft is None)\n"
                 "    return foresee(self.engine, job, stored)",
             ),
         ),
@@ -129,10 +128,28 @@ MUTANTS = (
         ("I1", "I6"),
         (
             Edit(
-                f"{COPIES}._require_chunks",
+                f"{COPIES}.require_chunks",
                 "if any(v.chunks for v in new.versions):",
                 "if False:",
             ),
         ),
+    ),
+    Mutant(
+        "rows-unverified",
+        "A row of the store is taken for what was stored whatever its checksum says.",
+        ("I13", "I1"),
+        (
+            Edit(
+                "dynamo.wire.codec:unseal",
+                "if data[1:_SEAL] != _checksum(table, row, form, said):",
+                "if False:",
+            ),
+        ),
+    ),
+    Mutant(
+        "damage-is-not-found",
+        "A node whose record of a key is damaged answers as if it had nothing of it.",
+        ("I8", "I9"),
+        (Edit("dynamo.storage.broken:require", "if kept.was is not None:", "if False:"),),
     ),
 )

@@ -19,11 +19,11 @@ from dynamo.core.buckets import Bucket, Properties
 from dynamo.core.members import Liveness, Role
 from dynamo.core.record import EMPTY, Record
 from dynamo.errors import Corrupt, DynamoError, MissingChunks, NotOffered, PeerBroke, QuorumNotMet
-from dynamo.storage import ledger
+from dynamo.storage import broken, ledger
 from dynamo.storage.chunks import digest_of
 from dynamo.storage.committer import Committer
 from dynamo.storage.memory_engine import MemoryEngine
-from dynamo.wire import messages
+from dynamo.wire import codec, messages
 from tests.support.cluster import TestCluster
 from tests.support.disk import INCARNATION, Disk, draft, now, record
 from tests.support.shells import World
@@ -315,6 +315,26 @@ def _() -> bool:
     with suppress(MissingChunks):
         disk.merge(b"k", absent)
     return disk.read(b"k") == EMPTY
+
+
+def refuses(call: Callable[[], object]) -> bool:
+    """Whether it finds damage."""
+    try:
+        call()
+    except Corrupt:
+        return True
+    return False
+
+
+@probe("rows-unverified")
+def _() -> bool:
+    sealed = codec.seal("records", b"row", b"what was said")
+    return refuses(lambda: codec.unseal("records", b"row", sealed[:-1] + b"X"))
+
+
+@probe("damage-is-not-found")
+def _() -> bool:
+    return refuses(lambda: broken.require(broken.Kept(EMPTY, b"what is left"), b"k"))
 
 
 # Hints.

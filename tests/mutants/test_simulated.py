@@ -7,7 +7,12 @@ import pytest
 from tests.mutants.hunt import SOUND, Hunt, hunt_all
 
 SEEDS = (1, 2, 3)
-QUICK = ("w-minus-one", "tombstone-forgotten", "merge-ignores-context", "hint-skipped")
+QUICK = (
+    "acknowledge-before-fsync",
+    "dot-counted-from-context",
+    "merge-ignores-context",
+    "hint-skipped",
+)
 
 
 def test_the_first_seeds_find_some_mutants_and_nothing_without_them() -> None:
