@@ -4,9 +4,11 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SEEDS ?= 200
+START ?= 1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run test check unit mutants bench bench-failover bench-gossip bench-ring clean
+.PHONY: help run test check unit sim mutants bench bench-failover bench-gossip bench-ring clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -28,6 +30,9 @@ unit: $(STAMP)
 
 mutants: $(STAMP) ## does the simulator find every seeded fault (ARGS="--only NAME")
 	@$(BIN)/python -m tests.mutants $(ARGS)
+
+sim: $(STAMP) ## simulate clusters on which things go wrong (SEEDS=200, START=1)
+	@$(BIN)/python -m dynamo.sim --seeds $(SEEDS) --start $(START)
 
 bench: $(STAMP) ## what a PUT and a GET cost (ARGS=--quick: in a minute)
 	@$(BIN)/python bench/load.py $(ARGS)

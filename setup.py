@@ -2,6 +2,9 @@
 
 from setuptools import find_packages, setup
 
+SIM = ["tqdm>=4.66"]
+"""What `python -m dynamo.sim` shows a bar with; it runs without."""
+
 setup(
     name="dynamo",
     version="0.1.0",
@@ -25,7 +28,9 @@ setup(
         "cryptography>=43",
     ],
     extras_require={
+        "sim": SIM,
         "dev": [
+            *SIM,
             "pytest>=8.3",
             "pytest-twisted>=1.14.3",
             "hypothesis>=6.112",
@@ -34,6 +39,6 @@ setup(
             "mypy-zope>=1.0.8",
             "ruff>=0.8",
             "types-PyYAML",
-        ]
+        ],
     },
 )

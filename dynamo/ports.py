@@ -14,7 +14,8 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from dynamo.core.ring import Ring
-from dynamo.wire.messages import Hello, Op, Reply
+from dynamo.wire.hello import Hello
+from dynamo.wire.messages import Op, Reply
 
 Liveness = Literal["alive", "suspect", "dead", "left"]
 

@@ -8,6 +8,7 @@ GET /v1/ring/{bucket}/{key}     partition, preference list, and what each replic
 GET /v1/background              each background task, and the share of time they are granted
 POST /v1/background/{task}/pause    steps a task no more until it is resumed, or the node restarts
 POST /v1/background/{task}/resume
+GET /v1/repair                  when this node's partitions were last equal to their other owners'
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ TEXT = [(b"Content-Type", b"text/plain; version=0.0.4; charset=utf-8")]
 
 @attrs.define(eq=False)
 class OperatingFace:
-    """See the module. `why_not_ready()` is one sentence, "" when the node is ready."""
+    """See the module. `why_not_ready()` is one sentence, "" when the node is ready; `repair()` is
+    `dynamo.background.antientropy.AntiEntropy.partitions`."""
 
     cluster_name: str
     view: Membership
@@ -43,6 +45,7 @@ class OperatingFace:
     metrics: Metrics
     why_not_ready: Callable[[], str]
     runner: Runner
+    repair: Callable[[], list[dict[str, Any]]]
 
     app = Face()
 
@@ -92,11 +95,13 @@ class OperatingFace:
             "bytes": dict(gossip.bytes),
             "dropped": dict(gossip.dropped),
             "counts": view.counts,
-            "events": [
-                {**attrs.asdict(event), "at": timestamp(int(event.at * 1000))}
-                for event in view.events
-            ],
+            "events": [{**attrs.asdict(event), "at": _time(event.at)} for event in view.events],
         }
+
+    @app.route("/v1/repair", methods=["GET"])
+    def compared(self, request: Request) -> Answer:
+        told = [{**p, "last_equal": _time(p["last_equal"])} for p in self.repair()]
+        return json_answer({"partitions": told})
 
     @app.route("/v1/ring/<bucket>/<rest:key>", methods=["GET"])
     async def where(self, request: Request, bucket: str, key: str) -> Answer:
@@ -142,6 +147,10 @@ class OperatingFace:
         return name
 
 
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else timestamp(int(seconds * 1000))
+
+
 def _held(reply: Any) -> dict[str, Any]:
     """One replica's part of the divergence view."""
     if isinstance(reply, Exception):
@@ -161,5 +170,5 @@ def _held(reply: Any) -> dict[str, Any]:
         ],
         "context": dict(record.context),
         "hint_for": list(reply.hint_for),
-        "last_exchange": None,
+        "last_exchange": _time(reply.exchanged),
     }

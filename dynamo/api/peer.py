@@ -19,9 +19,9 @@ from dynamo.api.site import Face
 from dynamo.core.sightings import Origin
 from dynamo.errors import Corrupt, DynamoError, MissingChunks, PeerBroke, StorageFault, StorageFull
 from dynamo.replica.local import LocalReplica
-from dynamo.wire import messages
+from dynamo.wire import hello, messages
 from dynamo.wire.datagrams import STATE_BYTES_MAX, BadDatagram
-from dynamo.wire.messages import Hello
+from dynamo.wire.hello import Hello
 from dynamo.wire.signing import HEADER, TIME, Signer
 
 BATCH_BYTES_MAX = 16 * 1024 * 1024
@@ -108,7 +108,7 @@ class PeerFace:
         if not self._allowed(request, b""):
             return self._stranger()
         return Answer(
-            200, [(b"Content-Type", b"application/json")], messages.encode_hello(self._hello())
+            200, [(b"Content-Type", b"application/json")], hello.encode_hello(self._hello())
         )
 
     def _stranger(self) -> Answer:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from dynamo.api.metrics import Reading
+from dynamo.background.divergence import Tally
 from dynamo.background.runner import Runner
 from dynamo.background.upkeep import Upkeep
 from dynamo.cluster.membership import Membership
@@ -63,6 +64,7 @@ def readings(
     view: Membership,
     runner: Runner,
     upkeep: Upkeep,
+    repair: Tally,
 ) -> Iterable[Reading]:
     """What is read when somebody looks."""
     objects, size = copies.totals()
@@ -84,6 +86,10 @@ def readings(
     yield Reading("gossip_bytes", moved, ("direction",), counter=True)
     dropped = {(reason,): n for reason, n in gossip.dropped.items()}
     yield Reading("gossip_dropped", dropped, ("reason",), counter=True)
+    yield Reading("antientropy_exchanges", {(): repair.compared}, counter=True)
+    yield Reading("antientropy_keys_listed", {(): repair.listed}, counter=True)
+    yield Reading("antientropy_keys_read", {(): repair.read}, counter=True)
+    yield Reading("antientropy_keys_repaired", {(): repair.repaired}, counter=True)
     events = {(name,): n for name, n in view.counts.items()}
     yield Reading("gossip_events", events, ("event",), counter=True)
     yield Reading("background_share", {(): runner.admitted().share})

@@ -22,7 +22,7 @@ from dynamo.background.mending import Mender
 from dynamo.errors import StorageFault
 from dynamo.log import make_logger
 from dynamo.storage import broken, hints, ledger, rows
-from dynamo.storage.copies import TABLES
+from dynamo.storage.owned import TABLES
 from dynamo.storage.recovery import Recovery
 from dynamo.wire.codec import Place
 

@@ -45,7 +45,7 @@ from dynamo.ports import Liveness as Word
 from dynamo.ports import MemberStatus, Peer, Replica
 from dynamo.storage.facts import BucketTable, Identity
 from dynamo.wire.datagrams import BadDatagram, Codec, decode_state, encode_state
-from dynamo.wire.messages import Hello
+from dynamo.wire.hello import Hello
 
 EVENTS_KEPT = 100
 REFRESH_S = 1.0

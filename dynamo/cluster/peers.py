@@ -19,7 +19,7 @@ from dynamo.log import make_logger
 from dynamo.ports import MemberStatus, Peer
 from dynamo.storage.facts import BucketTable
 from dynamo.wire import messages
-from dynamo.wire.messages import Hello
+from dynamo.wire.hello import Hello
 
 BUCKETS_AT_ONCE = 500
 RETRY_S = 0.5

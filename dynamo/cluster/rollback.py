@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from dynamo.core.sightings import Origin, rolled_back
 from dynamo.log import make_logger
-from dynamo.wire.messages import Hello
+from dynamo.wire.hello import Hello
 
 AGAIN_S = 1.0
 

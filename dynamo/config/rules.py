@@ -101,6 +101,7 @@ RULES: dict[str, Rule] = {
     "gossip.reconnect_interval": Rule(_SECONDS, "e.g. 10.0", _positive),
     "gossip.seed_interval": Rule(_SECONDS, "e.g. 1.0", _positive),
     "gossip.leave_linger": Rule(_SECONDS, "e.g. 1.0", _positive),
+    "repair.interval": Rule(_SECONDS, "e.g. 600.0", _positive),
     "limits.max_object_bytes": Rule(
         "a whole number of bytes of 1 or more", "e.g. 5368709120", lambda value: value >= 1
     ),

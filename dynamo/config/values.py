@@ -173,9 +173,11 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Repair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a node looks after its disk: bytes it verifies in a second at most, and seconds from the
-    beginning of one pass over everything to the next at least."""
+    """How often owners compare what they hold: seconds from one round to the next. And how a node
+    looks after its disk: bytes it verifies in a second at most, and seconds from the beginning of
+    one pass over everything to the next at least."""
 
+    interval: float = 600.0
     scrub_bytes_per_second: int = 8 * 1024**2
     scrub_interval: float = 86400.0
 

@@ -88,12 +88,8 @@ class Ring:
         return hash(self.version)
 
     def partition(self, incarnation: bytes, key: bytes) -> int:
-        """The partition of a key: the top bits of its hash.
-
-        `incarnation`: of the key's bucket, always of the same length.
-        """
-        digest = blake2b(incarnation + key, digest_size=8).digest()
-        return int.from_bytes(digest, "big") >> self._shift
+        """The partition of a key: the top bits of its `position`."""
+        return int.from_bytes(position(incarnation, key), "big") >> self._shift
 
     def ranking(self, partition: int) -> tuple[str, ...]:
         """All members in the partition's order of preference.
@@ -154,6 +150,14 @@ class Ring:
             counts[zone] = counts.get(zone, 0) + 1
         rounds.sort()
         return tuple([self._names[node] for _, _, node in rounds])
+
+
+def position(incarnation: bytes, key: bytes) -> bytes:
+    """Where a key lies in the hash space, 8 bytes.
+
+    `incarnation`: of the key's bucket, always of the same length.
+    """
+    return blake2b(incarnation + key, digest_size=8).digest()
 
 
 def _name(member: Member) -> str:

@@ -42,8 +42,10 @@ from dynamo.storage.copies import Copies
 from dynamo.storage.disk import LocalDisk, OpenDisk
 from dynamo.storage.facts import BucketTable, Identity
 from dynamo.storage.hints import HintBook
+from dynamo.storage.places import PlaceBook
+from dynamo.storage.trees import Trees
 from dynamo.wire.datagrams import NONCE_BYTES, Codec
-from dynamo.wire.messages import Hello
+from dynamo.wire.hello import Hello
 from dynamo.wire.signing import Signer
 
 PEER_TIMEOUT_S = 1.0
@@ -158,11 +160,15 @@ class Node(Service):
             alone=self._disk.run,
             observe=self._observe,
             hints=HintBook(self.engine.view()),
+            places=PlaceBook(self.engine.view()),
         )
         self.identity = Identity(self.engine, self.committer)
         self.identity.load()
         self.table = BucketTable(self.engine, self.committer)
         self.table.load()
+        copies_of = partial(self.table.copies_of, default=self.config.replication.n)
+        self.trees = Trees(self.config.cluster.partitions, copies_of)
+        self.copies.moved = self.trees.apply
         swept = self.copies.sweep()
         if swept:
             log.info("Swept {n} leftovers of unfinished writes", n=swept)
@@ -240,6 +246,9 @@ class Node(Service):
             reactor=self._reactor,
             actor=self._actor,
             metrics=self.metrics,
+            trees=self.trees,
+            rng=random.Random(self._rng.randbytes(16)),
+            wall_clock=self._wall_clock,
         )
 
     def _build_faces(self) -> None:
@@ -251,6 +260,7 @@ class Node(Service):
             metrics=self.metrics,
             why_not_ready=lambda: why_not_ready(self.view, self.defaults),
             runner=self.work.runner,
+            repair=self.work.antientropy.partitions,
         )
         peer = PeerFace(
             self.local,
@@ -302,7 +312,8 @@ class Node(Service):
 
     def _readings(self) -> Iterable[Reading]:
         work = self.work
-        return readings(self.copies, self.engine, self.chunks, self.view, work.runner, work.upkeep)
+        tasks = (work.runner, work.upkeep, work.antientropy.tally)
+        return readings(self.copies, self.engine, self.chunks, self.view, *tasks)
 
     def _wall_ms(self) -> int:
         return int(self._wall_clock() * 1000)

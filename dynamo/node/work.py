@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
 from dynamo.api.metrics import Metrics
 from dynamo.api.vitals import crowded
+from dynamo.background.antientropy import AntiEntropy
+from dynamo.background.census import Census
+from dynamo.background.divergence import Surroundings
 from dynamo.background.handoff import Handoff
 from dynamo.background.reaper import Reaper
 from dynamo.background.runner import Runner, Task
@@ -16,8 +20,13 @@ from dynamo.config import Config
 from dynamo.core.admission import Admission
 from dynamo.ports import Liveness
 from dynamo.replica.local import LocalReplica
+from dynamo.replica.trees import TreeKeeper
 from dynamo.storage.copies import Copies
 from dynamo.storage.facts import BucketTable
+from dynamo.storage.trees import Trees
+
+LOOK_S = 1.0
+"""Seconds between two looks whether anything is to be compared."""
 
 
 class Work:
@@ -37,6 +46,9 @@ class Work:
         reactor: Any,
         actor: Callable[[], str],
         metrics: Metrics,
+        trees: Trees,
+        rng: random.Random,
+        wall_clock: Callable[[], float],
     ) -> None:
         self.admission = Admission(config.limits.background_latency)
         self.runner = Runner(reactor, self.admission, lambda: crowded(copies.committer, view))
@@ -53,7 +65,18 @@ class Work:
             corrupt=metrics.corrupt,
             verified=metrics.verified,
         )
+        keeper = TreeKeeper(copies, trees, table, wall_clock)
+        local.handlers.update(keeper.handlers())
+        local.exchanged = keeper.exchanged
+        self.antientropy = AntiEntropy(
+            around=Surroundings(view, keeper),
+            interval=config.repair.interval,
+            seconds=reactor.seconds,
+            rng=rng,
+        )
+        self._look_s = min(LOOK_S, config.repair.interval / 4)
         self._view = view
+        self._census = Census(trees=trees, copies=copies, buckets=table)
         self._handoff = Handoff(view=view, copies=copies, buckets=table, actor=actor)
         self._reaper = Reaper(copies=copies, buckets=table)
 
@@ -66,8 +89,15 @@ class Work:
         self.runner.add(
             Task("reaper", reaper.step, idle_s=2.0, busy_s=0.01, progress=reaper.progress)
         )
+        self.runner.add(Task("census", self._census.step, idle_s=self._look_s, busy_s=0.005))
+        self.runner.add(
+            Task("antientropy", self.antientropy.step, idle_s=self._look_s, busy_s=0.01)
+        )
         self.upkeep.start(self.runner)
         self._view.watch(self._member_changed)
 
     def _member_changed(self, name: str, liveness: Liveness) -> None:
         self.runner.wake("handoff")
+        if liveness == "alive":
+            self.antientropy.appeared(name)
+            self.runner.wake("antientropy")

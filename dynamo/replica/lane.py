@@ -16,7 +16,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from dynamo.errors import Overloaded, PeerBroke
-from dynamo.wire.messages import Coordinate, Fault, Merge, Op, Reply, raised
+from dynamo.wire.faults import raised
+from dynamo.wire.messages import Coordinate, Fault, Merge, Op, Reply
 
 OPS_MAX = 256
 BYTES_MAX = 4 * 1024 * 1024

@@ -18,7 +18,7 @@ from dynamo.ports import ClusterView
 from dynamo.storage.chunks import Chunks
 from dynamo.storage.copies import Copies
 from dynamo.storage.facts import BucketTable
-from dynamo.wire import messages
+from dynamo.wire import faults, messages
 from dynamo.wire.messages import Op, Reply
 
 Handler = Callable[[Any], Any]
@@ -33,6 +33,7 @@ class LocalReplica:
 
     `unread(digest, error)` is told of a chunk that is damaged or not here, `written(digest)` of one
     that somebody is about to refer to.
+    `exchanged(incarnation, key)`: when the key's partition was last compared with another owner.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class LocalReplica:
         self._view = view
         self.unread: Callable[[bytes, StorageFault], object] = lambda digest, error: None
         self.written: Callable[[bytes], object] = lambda digest: None
+        self.exchanged: Callable[[bytes, bytes], float | None] = lambda incarnation, key: None
         self.handlers: dict[type[Op], Handler] = {
             messages.Read: self._read,
             messages.Merge: self._merge,
@@ -140,7 +142,8 @@ class LocalReplica:
 
     def _inspect(self, op: messages.Inspect) -> Deferred[Reply]:
         owned, held, targets = self._copies.apart(op.incarnation, op.key)
-        return succeed(messages.InspectReply(owned.strip(), held.strip(), targets))
+        exchanged = self.exchanged(op.incarnation, op.key)
+        return succeed(messages.InspectReply(owned.strip(), held.strip(), targets, exchanged))
 
 
 def _all(calls: Sequence[Deferred[Reply]]) -> Deferred[list[Reply]]:
@@ -166,11 +169,11 @@ def _all(calls: Sequence[Deferred[Reply]]) -> Deferred[list[Reply]]:
 def _fault(failure: Failure) -> Reply:
     error = failure.value
     if isinstance(error, DynamoError):
-        return messages.fault(error)
-    return messages.fault(NotReady(f"{type(error).__name__}: {error}"))
+        return faults.fault(error)
+    return faults.fault(NotReady(f"{type(error).__name__}: {error}"))
 
 
 def _merged(outcome: Record | DynamoError) -> Reply:
     if isinstance(outcome, DynamoError):
-        return messages.fault(outcome)
+        return faults.fault(outcome)
     return messages.MergeReply(outcome.context)

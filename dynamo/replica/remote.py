@@ -21,8 +21,9 @@ from dynamo.core.sightings import Origin
 from dynamo.errors import MissingChunks, PeerBroke, PeerUnreachable, StorageFull
 from dynamo.replica.lane import Lane
 from dynamo.replica.pool import peer_url
-from dynamo.wire import messages
-from dynamo.wire.messages import Hello, Op, Reply
+from dynamo.wire import hello, messages
+from dynamo.wire.hello import Hello
+from dynamo.wire.messages import Op, Reply
 from dynamo.wire.signing import HEADER, TIME, Signer
 
 LANES: dict[type[Op], str] = {
@@ -32,13 +33,16 @@ LANES: dict[type[Op], str] = {
     messages.BucketList: "read",
     messages.ChunksMissing: "read",
     messages.Scan: "scan",
+    messages.TreeRoots: "tree",
+    messages.TreeLevel: "tree",
+    messages.TreeKeys: "tree",
     messages.Merge: "write",
     messages.BucketMerge: "write",
     messages.ChunksDiscard: "write",
     messages.Coordinate: "forward",
     messages.BucketMake: "forward",
 }
-IN_FLIGHT = {"read": 1, "scan": 2, "write": 1, "forward": 8}
+IN_FLIGHT = {"read": 1, "scan": 2, "tree": 1, "write": 1, "forward": 8}
 OPS = b"/peer/ops"
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 
@@ -101,7 +105,7 @@ class RemoteReplica:
         """Asks the node who it is and how it fares."""
         _, data = await self._exchange(b"GET", b"/peer/hello", b"", timeout)
         try:
-            return messages.decode_hello(data)
+            return hello.decode_hello(data)
         except PeerBroke as error:
             raise PeerBroke(self.name or self.address, error.detail) from None
 

@@ -16,6 +16,7 @@ class WallClock:
         self._set_at = START_S
         self._set_to = EPOCH_S + offset
         self._drift = drift
+        self._offset = offset
 
     def __call__(self) -> float:
         return self._set_to + (self._schedule.now - self._set_at) * (1.0 + self._drift)
@@ -28,3 +29,9 @@ class WallClock:
         """It runs fast or slow from now on."""
         self.jump(0.0)
         self._drift = rate
+
+    def set_right(self) -> None:
+        """It shows what it would, had nobody touched it since the start, and runs right."""
+        self._set_at = self._schedule.now
+        self._set_to = EPOCH_S + self._offset + self._set_at - START_S
+        self._drift = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address
@@ -54,16 +55,24 @@ class _Nowhere:
             connector.connectionFailed(Failure(error))
 
 
+AGAIN_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""How long after the one before a greeting that met silence is sent again (RFC 6298)."""
+
+
 class _Greeting:
-    """SYN out, SYN-ACK or reset back. What is cut meets silence."""
+    """SYN out, SYN-ACK or reset back. What is cut meets silence, and is sent again."""
 
     def __init__(self, network: Network, near: End, there: Machine, port: int) -> None:
         self._network = network
         self._near = near
         self._there = there
         self._port = port
+        self._again = iter(AGAIN_S)
 
     def set_out(self) -> None:
+        """Sends the SYN, unless nobody waits for the connection any more."""
+        if self._near.connector is None or self._near.reactor.dead:
+            return
         path = self._network.path(self._near.machine.ip, self._there.ip)
         self._network.later(self._network.delay(path), self._arrive)
 
@@ -74,6 +83,7 @@ class _Greeting:
     def _arrive(self) -> None:
         near, there = self._near, self._there
         if not self._passes(near.machine, there) or not there.up:
+            self._later(self.set_out)
             return
         back = self._network.path(there.ip, near.machine.ip)
         port = there.tcp.get(self._port)
@@ -90,12 +100,22 @@ class _Greeting:
         if self._passes(self._there, self._near.machine):
             error = ConnectionRefusedError("Connection refused")
             self._near.reactor.soon(self._near.failIfNotConnected, error)
+        else:
+            self._later(self.set_out)
 
     def _accepted(self) -> None:
+        far = self._near.far
         if self._passes(self._there, self._near.machine):
             self._near.reactor.soon(self._made)
-        elif self._near.far is not None:
-            self._near.far.lost(ConnectionLost())
+        elif far is not None and not self._later(self._accepted):
+            far.lost(ConnectionLost())
+
+    def _later(self, act: Callable[[], None]) -> bool:
+        """Does it after the next wait, if there is one left."""
+        seconds = next(self._again, None)
+        if seconds is not None:
+            self._network.later(seconds, act)
+        return seconds is not None
 
     def _made(self) -> None:
         near = self._near

@@ -88,12 +88,25 @@ class Machine:
             if call.due:
                 self.network.schedule.put(call)
 
-    def admits(self, call: Call) -> bool:
-        """Whether an event may happen now; if not, it has been put off."""
-        schedule = self.network.schedule
+    def end_process(self) -> None:
+        """What belonged to the process is gone with it."""
+        self.udp.clear()
+        self.tcp.clear()
+        self._held.clear()
+        self.paused = False
+        self.burden = self._busy_until = 0.0
+
+    def holds(self, call: Call) -> bool:
+        """Whether an event waits because the process is paused."""
         if self.paused:
             call.due = True
             self._held.append(call)
+        return self.paused
+
+    def admits(self, call: Call) -> bool:
+        """Whether an event may happen now; if not, it has been put off."""
+        schedule = self.network.schedule
+        if self.holds(call):
             return False
         if self.burden:
             if schedule.now < self._busy_until:
@@ -146,6 +159,13 @@ class Network:
         waiting, path.waiting = path.waiting, {}
         for pipe in waiting:
             pipe.go_on(self.rng.uniform(0.0, RETRANSMIT_S))
+
+    def power_on(self, machine: Machine) -> None:
+        """A machine is there again; what was sent to it meanwhile arrives, if nothing is cut."""
+        machine.up = True
+        for (_, there), path in self._paths.items():
+            if there == machine.ip and not path.cut and path.stalled_until <= self.schedule.now:
+                self.open(path)
 
     def stall(self, path: Path, seconds: float) -> None:
         """Streams on this path wait for so long; datagrams pass."""

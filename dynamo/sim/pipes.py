@@ -83,7 +83,7 @@ class Pipe:
         if not self.queue:
             return
         network, path = self.network, self.path
-        if path.cut or network.schedule.now < path.stalled_until:
+        if path.cut or network.schedule.now < path.stalled_until or not self.sink.machine.up:
             self._wait()
             return
         _, what = self.queue.pop(0)

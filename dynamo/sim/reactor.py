@@ -20,13 +20,48 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
+from dynamo.log import make_logger
 from dynamo.sim.connecting import Connector, StreamPort
 from dynamo.sim.datagrams import DatagramPort
 from dynamo.sim.network import Machine
 from dynamo.sim.schedule import Call
 
+log = make_logger()
+
 current: list[str] = [""]
 """The name of the machine whose turn it is; for what is logged."""
+
+
+def take_turn(machine: Machine, act: Callable[..., Any], *a: Any, **kw: Any) -> None:
+    """Lets the process of `machine` do something; what it raises is logged, as a reactor does."""
+    before, current[0] = current[0], machine.name
+    try:
+        act(*a, **kw)
+    except Exception:
+        log.failure("Unhandled error in an event")
+    finally:
+        current[0] = before
+
+
+class Threads:
+    """The time in which the threads of a machine's process work; it stands still with it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._schedule = machine.network.schedule
+
+    def seconds(self) -> float:
+        """Virtual time."""
+        return self._schedule.now
+
+    def callLater(self, delay: float, act: Callable[..., Any], /, *arguments: Any) -> Call:
+        """As the reactor's."""
+        return self._schedule.call(delay, self, act, arguments)
+
+    def perform(self, call: Call) -> None:
+        """A step is due."""
+        if not self._machine.holds(call):
+            take_turn(self._machine, call.act, *call.arguments, **call.keywords)
 
 
 @implementer(IReactorTime, IReactorTCP, IReactorUDP, IReactorFromThreads)
@@ -63,11 +98,8 @@ class Reactor:
 
     def perform(self, call: Call) -> None:
         """An event of this process is due."""
-        if self.dead or not self.machine.admits(call):
-            return
-        current[0] = self.machine.name
-        call.act(*call.arguments, **call.keywords)
-        current[0] = ""
+        if not self.dead and self.machine.admits(call):
+            take_turn(self.machine, call.act, *call.arguments, **call.keywords)
 
     # Network.
 

@@ -24,7 +24,7 @@ from dynamo.sim.clocks import WallClock
 from dynamo.sim.disk import Drive
 from dynamo.sim.network import Machine, Network
 from dynamo.sim.pipes import FIN
-from dynamo.sim.reactor import Reactor
+from dynamo.sim.reactor import Reactor, Threads, current
 from dynamo.sim.schedule import Schedule
 from dynamo.sim.tell import CLUSTER
 from dynamo.sim.trace import Trace
@@ -63,6 +63,9 @@ class World:
         self.trace = Trace(self.schedule.seconds, write, on=traced)
         self.network = Network(self.schedule, Random(f"{seed}:network"), self.trace)
         self.hosts: dict[str, Host] = {}
+        self.began = self.schedule.now
+        self.calm_since: float | None = self.schedule.now
+        """Since when nothing is wrong, in virtual time; None while something is."""
         self._settings = settings or {}
         self.names = [f"n{number}" for number in range(1, size + 1)]
         for number, name in enumerate(self.names, 1):
@@ -72,10 +75,11 @@ class World:
 
     def _host(self, name: str, number: int) -> Host:
         ip = f"10.0.{number // 250}.{number % 250 + 1}"
-        drive = Drive(self.schedule, Random(f"{self.seed}:disk:{name}"))
+        machine = self.network.machine(name, ip)
+        drive = Drive(Threads(machine), Random(f"{self.seed}:disk:{name}"))
         wall = WallClock(self.schedule, Random(f"{self.seed}:clock:{name}").uniform(-0.05, 0.05))
         config = self._config(name, ip)
-        return Host(name, self.network.machine(name, ip), drive, wall, config)
+        return Host(name, machine, drive, wall, config)
 
     def _config(self, name: str, ip: str) -> Config:
         sections = {section: dict(given) for section, given in self._settings.items()}
@@ -96,23 +100,28 @@ class World:
         """Starts a node on a machine with power; whether it came up."""
         host = self.hosts[name]
         assert host.node is None, f"{name} is running"
-        host.machine.up = True
+        if not host.machine.up:
+            self.network.power_on(host.machine)
         host.starts += 1
         host.reactor = Reactor(host.machine)
         rng = Random(f"{self.seed}:node:{name}:{host.starts}")
         node = Node(host.config, host.reactor, rng, host.wall, host.drive.open)
         self.trace.add(name, f"starts ({host.starts})")
         host.node = node
+        current[0] = name
         try:
             node.startService()
         except SystemExit as error:
             self.trace.add(name, f"does not start: {error}")
+            host.drive.kill()
             self._end(host)
             return False
+        finally:
+            current[0] = ""
         return True
 
     def stop(self, name: str) -> Deferred[None]:
-        """Asks a node to stop; fires when it has."""
+        """Asks a node to stop, in its next turn; fires when it has."""
         host = self.hosts[name]
         node = host.node
         assert node is not None, f"{name} is not running"
@@ -123,7 +132,13 @@ class World:
                 self._end(host)
             return result
 
-        return node.stopService().addBoth(stopped)
+        def stop() -> None:
+            node.stopService().addBoth(stopped).addBoth(over.callback)
+
+        over: Deferred[None] = Deferred()
+        assert host.reactor is not None
+        host.reactor.soon(stop)
+        return over
 
     def kill(self, name: str) -> None:
         """kill -9: the process is gone, its machine is not."""
@@ -152,10 +167,7 @@ class World:
             elif end.out is not None:
                 end.out.drop()
             end.vanish()
-        machine.udp.clear()
-        machine.tcp.clear()
-        machine.paused = False
-        machine.burden = 0.0
+        machine.end_process()
 
     def running(self) -> list[str]:
         """The names of the nodes that run."""

@@ -3,7 +3,8 @@
 What it keeps: jobs are committed in the order they were submitted; while one commit is on its way
 to the disk the next batch gathers, so the price of a sync is shared by all who came meanwhile; no
 more than `queue_max` jobs wait; each submitter hears its own job's outcome, after it is durable.
-A Deferred that is cancelled leaves its job in place: it may be on disk already.
+A Deferred that is cancelled leaves its job in place: it may be on disk already, and what the node
+keeps in memory in step with its disk (`settle`) is told of it all the same.
 
 After DeWitt et al., "Implementation techniques for main memory database systems" (1984), §5.2.
 """
@@ -32,13 +33,19 @@ CallLater = Callable[[float, Callable[[], None]], object]
 CallSoon = Callable[[Callable[[], None]], object]
 """Calls back when the present turn of the reactor is over."""
 
+Settle = Callable[[Any], Any]
+"""Takes what a job returned, once that is durable, and gives what its submitter is told."""
+
+Answer = tuple[Deferred[Any], Settle | None]
+
 
 class Committer:
     """The only writer of `engine`.
 
     `run` runs a blocking call elsewhere, one at a time. `jobs_max` bounds one commit, `queue_max`
-    the jobs that wait. `on_commit` hears the number of jobs in each commit done. With `call_soon`
-    the first job of an idle time waits for the rest of its reactor turn. With `call_later` a commit
+    the jobs that wait. `on_commit` hears the number of jobs in each commit done, `commits` counts
+    them; `last_job`, if set, ends each, and nobody is told what came of it. With `call_soon` the
+    first job of an idle time waits for the rest of its reactor turn. With `call_later` a commit
     that follows one of several jobs waits a moment: more will come, and share it.
     """
 
@@ -60,9 +67,11 @@ class Committer:
         self._on_commit = on_commit
         self._call_soon = call_soon
         self._call_later = call_later
+        self.commits = 0
+        self.last_job: Job | None = None
         self._gathering = False
-        self._queue: deque[tuple[Job, Deferred[Any]]] = deque()
-        self._outcomes: deque[tuple[Deferred[Any], Any]] = deque()
+        self._queue: deque[tuple[Job, Answer]] = deque()
+        self._outcomes: deque[tuple[Answer, Any]] = deque()
         self._soon = False
         self._pumping = False
         self._committing = False
@@ -80,14 +89,18 @@ class Committer:
         """Whether more jobs wait than one commit takes."""
         return len(self._queue) > self._jobs_max
 
-    def submit(self, job: Job) -> Deferred[Any]:
-        """Fires with what the job returned, once that is durable, or fails with what it raised."""
+    def submit(self, job: Job, settle: Settle | None = None) -> Deferred[Any]:
+        """Fires with what the job returned, once that is durable, or fails with what it raised.
+
+        `settle` is called with it first, in the order of the jobs, whether or not the submitter
+        still waits; it does not fail.
+        """
         if self._closing:
             return fail(NotReady("This node is stopping."))
         if len(self._queue) >= self._queue_max:
             return fail(Overloaded("commit queue"))
         answer: Deferred[Any] = Deferred()
-        self._queue.append((job, answer))
+        self._queue.append((job, (answer, settle)))
         if self._call_soon is None:
             self._pump()
         elif not (self._soon or self._busy()):
@@ -127,14 +140,17 @@ class Committer:
         self._committing = True
         batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._jobs_max))]
         jobs = [job for job, _ in batch]
+        if self.last_job is not None:
+            jobs.append(self.last_job)
         answers = [answer for _, answer in batch]
         self._run(lambda: self._engine.commit(jobs)).addCallbacks(
             self._committed, self._failed, callbackArgs=(answers,), errbackArgs=(answers,)
         )
 
-    def _committed(self, outcomes: list[Any], answers: list[Deferred[Any]]) -> None:
+    def _committed(self, outcomes: list[Any], answers: list[Answer]) -> None:
         self._committing = False
-        self._outcomes.extend(zip(answers, outcomes, strict=True))
+        self.commits += 1
+        self._outcomes.extend(zip(answers, outcomes, strict=False))
         if len(answers) > 1 and self._call_later is not None and not self._closing:
             self._gathering = True
             wait = min(GATHER_PER_JOB_S * len(answers), GATHER_MAX_S)
@@ -149,7 +165,7 @@ class Committer:
         self._gathering = False
         self._pump()
 
-    def _failed(self, failure: Failure, answers: list[Deferred[Any]]) -> None:
+    def _failed(self, failure: Failure, answers: list[Answer]) -> None:
         self._committed([failure.value] * len(answers), answers)
 
     def _deliver(self) -> None:
@@ -158,11 +174,11 @@ class Committer:
             return
         self._delivering = True
         while self._outcomes:
-            answer, outcome = self._outcomes.popleft()
+            (answer, settle), outcome = self._outcomes.popleft()
             if isinstance(outcome, BaseException):
                 answer.errback(Failure(outcome))
             else:
-                answer.callback(outcome)
+                answer.callback(outcome if settle is None else settle(outcome))
         self._delivering = False
         self._pump()
 

@@ -20,18 +20,16 @@ from twisted.python.failure import Failure
 from dynamo.core.record import EMPTY, Context, Draft, Record
 from dynamo.errors import Corrupt, DynamoError, MissingChunks
 from dynamo.log import make_logger
-from dynamo.storage import broken, hints, ledger, rows
+from dynamo.storage import broken, hints, ledger, places, rows
 from dynamo.storage.chunks import Chunks
 from dynamo.storage.committer import Committer
 from dynamo.storage.effects import Effects
-from dynamo.storage.engine import Engine, Transaction, View
+from dynamo.storage.engine import Engine, Transaction
 from dynamo.storage.hints import HintBook
 from dynamo.storage.jobs import frees_space
+from dynamo.storage.owned import RECORDS, TABLES, both, heal, own, owned
+from dynamo.storage.places import Change, PlaceBook
 from dynamo.wire.codec import Hint
-
-RECORDS = "records"
-TABLES = (RECORDS, hints.HELD)
-"""Where records lie."""
 
 Merging = tuple[bytes, bytes, Record, bool]
 """One of several merges: incarnation, key, record, whether the bucket keeps the latest only."""
@@ -48,6 +46,9 @@ class Copies:
     `alone` runs a blocking call on the committer's thread, between two commits. `observe` is
     told every stamp that comes in from outside (for the hybrid clock). `damaged` is told each time
     the record of a key could not be read, `corrupt` once for each row that was found damaged.
+    told every stamp that comes in from outside (for the hybrid clock), `moved` how the fingerprints
+    of owned keys changed, in the order of the commits (for the trees). From here on every
+    commit ends with a job of `places`.
     """
 
     engine: Engine
@@ -56,14 +57,19 @@ class Copies:
     alone: Callable[[Callable[[], Any]], Deferred[Any]]
     observe: Callable[[int], None]
     hints: HintBook
+    places: PlaceBook
     damaged: Callable[[bytes, bytes], object] = lambda incarnation, key: None
     corrupt: Callable[[str], object] = lambda kind: None
+    moved: Callable[[Sequence[Change]], None] = lambda changes: None
+
+    def __attrs_post_init__(self) -> None:
+        self.committer.last_job = self.places.close_commit
 
     def read(self, incarnation: bytes, key: bytes) -> Record:
         """What this node knows of a key; `EMPTY` if nothing. Raises `Corrupt`."""
         view = self.engine.view()
         try:
-            record = _owned(view, incarnation, key)
+            record = owned(view, incarnation, key)
             if self.hints.any():
                 copy = hints.held(view, incarnation, key)
                 if copy.known():
@@ -77,7 +83,7 @@ class Copies:
         """The owned record, the copy held for others, and who has yet to be told of the key."""
         view = self.engine.view()
         return (
-            _owned(view, incarnation, key),
+            owned(view, incarnation, key),
             hints.held(view, incarnation, key),
             self.hints.targets_of(view, incarnation, key),
         )
@@ -110,7 +116,7 @@ class Copies:
         """
 
         def job(txn: Transaction, effects: Effects) -> Record:
-            old, other = _both(txn, effects, incarnation, key)
+            old, other = both(txn, effects, incarnation, key)
             if not owner:
                 old, other = other, old
             known = old.merge(other, latest=latest) if other.known() else old
@@ -126,7 +132,7 @@ class Copies:
             if new is not old:
                 self.require_chunks(old, new)
                 if owner:
-                    _own(txn, effects, incarnation, key, old, new)
+                    own(txn, effects, incarnation, key, old, new)
                 else:
                     hints.hold(txn, effects, incarnation, key, old, new)
             for target in missed_by:
@@ -243,10 +249,12 @@ class Copies:
                 kept = broken.decode(RECORDS, row, data)
                 if kept.fresh:
                     ledger.forgets(txn)
-                if kept.was is None:
+                whole = kept.was is None
+                if whole:
                     ledger.count(txn, kept.record, EMPTY)
                 effects.unused += ledger.refer(txn, kept.record, EMPTY)
                 txn.delete(RECORDS, row)
+                places.move(effects, incarnation, key, kept.record if whole else None, EMPTY)
             return len(found)
 
         return self.submit(job, frees_space=True)
@@ -298,7 +306,7 @@ class Copies:
             replace(txn, effects, RECORDS, incarnation, key, kept, new)
         elif new is not old and new != old:
             self.require_chunks(old, new)
-            _own(txn, effects, incarnation, key, old, new)
+            own(txn, effects, incarnation, key, old, new)
         return new
 
     def _met_damage(self, failure: Failure, incarnation: bytes, key: bytes) -> Failure:
@@ -318,14 +326,19 @@ class Copies:
 
         def job(txn: Transaction) -> tuple[T, Effects]:
             effects = Effects()
-            return work(txn, effects), effects
+            result = work(txn, effects)
+            if effects.moved:
+                self.places.changed(effects)
+            return result, effects
 
         if frees_space:
             job.frees_space = True  # type: ignore[attr-defined]
-        return self.committer.submit(job).addCallback(self._committed)
+        return self.committer.submit(job, self._committed)
 
     def _committed(self, outcome: tuple[T, Effects]) -> T:
         result, effects = outcome
+        if effects.moved:
+            self.moved(self.places.apply(effects.moved, self.engine.view))
         if effects.hinted:
             self.hints.apply(effects)
         for table, incarnation, key in effects.broken:
@@ -348,53 +361,3 @@ def _sole(outcomes: list[Any]) -> Any:
     if isinstance(outcomes[0], BaseException):
         raise outcomes[0]
     return outcomes[0]
-
-
-def _owned(view: View, incarnation: bytes, key: bytes) -> Record:
-    return hints.load(view, RECORDS, incarnation, key)
-
-
-def _own(
-    txn: Transaction, effects: Effects, incarnation: bytes, key: bytes, old: Record, new: Record
-) -> None:
-    """Replaces the owned record and everything kept in step with it."""
-    hints.keep(txn, effects, RECORDS, incarnation, key, old, new)
-    ledger.count(txn, old, new)
-
-
-def _both(
-    txn: Transaction, effects: Effects, incarnation: bytes, key: bytes
-) -> tuple[Record, Record]:
-    """The owned record and the one held for others, for a job that goes on from them.
-
-    Of damaged rows that nobody can mend, what has come since is from here on all there is.
-    """
-    found = []
-    for table in TABLES:
-        kept = broken.look(txn, table, incarnation, key)
-        if kept.alone:
-            heal(txn, effects, table, incarnation, key, kept, kept.record)
-            kept = broken.Kept(kept.record)
-        found.append(broken.require(kept, key))
-    return found[0], found[1]
-
-
-def heal(
-    txn: Transaction,
-    effects: Effects,
-    table: str,
-    incarnation: bytes,
-    key: bytes,
-    kept: broken.Kept,
-    new: Record,
-) -> None:
-    """Puts a whole record in a damaged row's place."""
-    if kept.fresh:
-        ledger.forgets(txn)
-        effects.broken.append((table, incarnation, key))
-    if table != RECORDS:
-        hints.hold(txn, effects, incarnation, key, kept.record, new)
-        return
-    _own(txn, effects, incarnation, key, kept.record, new)
-    # The totals have what was there before, which was most likely the same.
-    ledger.count(txn, new, kept.record)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 
@@ -10,9 +12,11 @@ class Effects:
     """Taken note of in the reactor's thread after the commit.
 
     `unused`: chunks nothing refers to any more. `hinted`: changes of the hint counts. `broken`: the
-    table, incarnation and key of records whose row turned out damaged.
+    table, incarnation and key of records whose row turned out damaged. `moved`: changes of owned
+    keys, as `dynamo.storage.places.Change`.
     """
 
     unused: list[bytes] = attrs.field(factory=list)
     hinted: list[tuple[str, int]] = attrs.field(factory=list)
     broken: list[tuple[str, bytes, bytes]] = attrs.field(factory=list)
+    moved: list[Any] = attrs.field(factory=list)

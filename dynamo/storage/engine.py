@@ -14,9 +14,10 @@ from typing import Any, Protocol
 KEY_BYTES_MAX = 511
 """The longest key a table takes; LMDB's build-time default."""
 
-TABLES = ("records", "held", "hints", "buckets", "refs", "meta")
-"""Every table there is: owned records, copies held for others, what others have to be told, bucket
-states, chunk reference counts, and the node's own facts (actor, hand, members)."""
+TABLES = ("records", "places", "changes", "held", "hints", "buckets", "refs", "meta")
+"""Every table there is: owned records, their keys by place in the hash space, the keys whose place
+is to be written yet, copies held for others, what others have to be told, bucket states, chunk
+reference counts, and the node's own facts (actor, hand, members)."""
 
 
 class View(Protocol):

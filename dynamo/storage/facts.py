@@ -165,6 +165,11 @@ class BucketTable:
         """What is known of a name; a state of generation 0 if nothing."""
         return self.states.get(name) or Bucket(name)
 
+    def copies_of(self, incarnation: bytes, default: int) -> int:
+        """How many copies a bucket wants of each key; `default` if it does not say or is gone."""
+        bucket = self.by_incarnation.get(incarnation)
+        return (bucket.properties.n if bucket is not None else None) or default
+
     def merge(self, incoming: Iterable[Bucket]) -> Deferred[list[Bucket]]:
         """Merges states; fires with what is held of the same names once it is on disk."""
         incoming = list(incoming)

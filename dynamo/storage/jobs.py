@@ -16,13 +16,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from dynamo.errors import StorageFault, StorageFull
 from dynamo.storage.engine import KEY_BYTES_MAX, Job
 
+J = TypeVar("J", bound=Callable[..., Any])
 
-def frees_space(job: Job) -> Job:
+
+def frees_space(job: J) -> J:
     """Marks a job that leaves less on disk than it found: it is tried even on a full disk."""
     job.frees_space = True  # type: ignore[attr-defined]
     return job

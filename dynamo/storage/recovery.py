@@ -12,9 +12,10 @@ from twisted.internet.defer import Deferred
 
 from dynamo.core.record import EMPTY, Record
 from dynamo.storage import broken, hints, ledger
-from dynamo.storage.copies import TABLES, Copies, heal
+from dynamo.storage.copies import Copies
 from dynamo.storage.effects import Effects
 from dynamo.storage.engine import Transaction
+from dynamo.storage.owned import TABLES, heal
 from dynamo.wire.codec import PLACE, Place
 
 

@@ -17,17 +17,7 @@ from dynamo.core.buckets import Bucket
 from dynamo.core.record import Draft, Record, Version
 from dynamo.core.sightings import Origin
 from dynamo.errors import (
-    BucketExists,
-    Corrupt,
-    DynamoError,
-    MissingChunks,
-    NoSuchBucket,
-    NotReady,
-    Overloaded,
     PeerBroke,
-    QuorumNotMet,
-    StorageFault,
-    StorageFull,
 )
 
 FORMAT = b"\x01"
@@ -133,6 +123,37 @@ class Inspect(Op, frozen=True, array_like=True, tag=11):
     key: bytes
 
 
+class TreeRoots(Op, frozen=True, array_like=True, tag=12):
+    """Compare the trees of these partitions, for keys of which there are so many `copies`.
+
+    `roots`: the sender's, one for each partition; `of`: how many partitions it knows of.
+    """
+
+    sender: str
+    of: int
+    copies: int
+    partitions: tuple[int, ...]
+    roots: tuple[bytes, ...]
+
+
+class TreeLevel(Op, frozen=True, array_like=True, tag=13):
+    """The hashes of the children of these nodes, which are at `level` (the root is level 0)."""
+
+    copies: int
+    partition: int
+    level: int
+    nodes: tuple[int, ...]
+
+
+class TreeKeys(Op, frozen=True, array_like=True, tag=14):
+    """The keys of these leaves, ascending, that lie behind the place `after`."""
+
+    copies: int
+    partition: int
+    leaves: tuple[int, ...]
+    after: bytes = b""
+
+
 class Reply(msgspec.Struct, frozen=True, array_like=True):
     """One answer."""
 
@@ -184,11 +205,36 @@ class ChunksReply(Reply, frozen=True, array_like=True, tag=7):
 
 
 class InspectReply(Reply, frozen=True, array_like=True, tag=8):
-    """The owned record, the copy held for others, and who has yet to be told of the key."""
+    """The owned record, the copy held for others, and who has yet to be told of the key.
+
+    `exchanged`: when the key's partition was last compared with another owner, in seconds since
+    the epoch; None if not since the node started.
+    """
 
     owned: Record
     held: Record
     hint_for: tuple[str, ...]
+    exchanged: float | None = None
+
+
+class TreeRootsReply(Reply, frozen=True, array_like=True, tag=9):
+    """One root for each partition asked about; b"" where the tree is not counted yet."""
+
+    roots: tuple[bytes, ...]
+
+
+class TreeLevelReply(Reply, frozen=True, array_like=True, tag=10):
+    """Eight bytes for each child, in order."""
+
+    hashes: bytes
+
+
+class TreeKeysReply(Reply, frozen=True, array_like=True, tag=11):
+    """(incarnation, key, fingerprint) in the order of their places. `last`: the place up to which
+    this is all there is, b"" if it is all to the end."""
+
+    keys: tuple[tuple[bytes, bytes, int], ...]
+    last: bytes = b""
 
 
 class Fault(Reply, frozen=True, array_like=True, tag=99):
@@ -213,6 +259,9 @@ AnyOp = (
     | ChunksMissing
     | ChunksDiscard
     | Inspect
+    | TreeRoots
+    | TreeLevel
+    | TreeKeys
 )
 AnyReply = (
     ReadReply
@@ -223,36 +272,11 @@ AnyReply = (
     | BucketMade
     | ChunksReply
     | InspectReply
+    | TreeRootsReply
+    | TreeLevelReply
+    | TreeKeysReply
     | Fault
 )
-
-
-class Hello(msgspec.Struct, frozen=True):
-    """Who a node is and what it knows; the body of GET /peer/hello, as JSON.
-
-    `cluster_name`, `partitions` and `format` must agree between members. `actor` is empty until
-    the node has one; `actors` is the last actor it saw under each member's name. `boot` changes
-    with each start of the process. `hints` says how many hints it holds for each member, `buckets`
-    is a digest of all bucket states, `seen` what it saw of all members' disks.
-    """
-
-    name: str
-    cluster_name: str
-    partitions: int
-    zone: str
-    weight: float
-    api: str
-    cluster: str
-    actor: str
-    boot: str
-    joined: bool
-    actors: dict[str, str]
-    hints: dict[str, int]
-    buckets: str
-    objects: int
-    bytes: int
-    format: int = 1
-    seen: dict[str, tuple[Origin, ...]] = {}
 
 
 class _OpsEnvelope(msgspec.Struct, frozen=True, array_like=True):
@@ -312,54 +336,3 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
         return decoder.decode(memoryview(data)[1:])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PeerBroke("peer", f"sent a batch that does not decode: {error}") from error
-
-
-def fault(error: DynamoError) -> Fault:
-    """An error as a reply."""
-    if isinstance(error, MissingChunks):
-        return Fault(error.code, str(error), digests=error.digests)
-    if isinstance(error, QuorumNotMet):
-        return Fault(
-            error.code,
-            str(error),
-            numbers=(error.answered, error.needed),
-            texts=(error.operation, error.why),
-        )
-    if isinstance(error, Overloaded):
-        return Fault(error.code, str(error), texts=(error.queue,))
-    if isinstance(error, BucketExists | NoSuchBucket):
-        return Fault(error.code, str(error), texts=(error.bucket,))
-    return Fault(error.code, str(error))
-
-
-def raised(peer: str, reply: Fault) -> DynamoError:
-    """The error that a `Fault` from `peer` stands for."""
-    if reply.code == MissingChunks.code:
-        return MissingChunks(reply.digests)
-    if reply.code == QuorumNotMet.code and len(reply.numbers) == 2 and len(reply.texts) == 2:
-        return QuorumNotMet(reply.texts[0], *reply.numbers, reply.texts[1])
-    if reply.code == Overloaded.code and reply.texts:
-        return Overloaded(f"{peer}'s {reply.texts[0]}")
-    for answer in (BucketExists, NoSuchBucket):
-        if reply.code == answer.code and reply.texts:
-            return answer(reply.texts[0])
-    for kind in (StorageFull, Corrupt, NotReady, StorageFault):
-        if reply.code == kind.code:
-            return kind(f"{peer}: {reply.detail}")
-    return PeerBroke(peer, reply.detail)
-
-
-_hello = msgspec.json.Decoder(Hello)
-
-
-def encode_hello(hello: Hello) -> bytes:
-    """A hello as JSON: readable with curl."""
-    return msgspec.json.encode(hello)
-
-
-def decode_hello(data: bytes) -> Hello:
-    """The hello in an answer's body; `PeerBroke` if it is not one."""
-    try:
-        return _hello.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise PeerBroke("peer", f"said no proper hello: {error}") from error

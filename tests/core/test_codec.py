@@ -25,7 +25,7 @@ from dynamo.errors import (
     StorageFault,
     StorageFull,
 )
-from dynamo.wire import messages
+from dynamo.wire import faults, hello, messages
 from dynamo.wire.codec import (
     BREAKING,
     BUCKET,
@@ -248,7 +248,7 @@ def test_a_hello_that_is_none_is_the_peers_fault(noise: bytes) -> None:
     """JSON of another shape, or none."""
     for bad in (noise, b"[" * 100_000, b'{"name": "n1"}', b'{"x":' * 100_000):
         with pytest.raises(PeerBroke):
-            messages.decode_hello(bad)
+            hello.decode_hello(bad)
 
 
 ERRORS = [
@@ -267,9 +267,9 @@ ERRORS = [
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_an_error_crosses_the_wire_with_its_kind_and_data(error: Any) -> None:
     """What a peer's refusal means to the coordinator does not depend on where it was raised."""
-    fault = messages.decode_replies(messages.encode([messages.fault(error)]))[0]
+    fault = messages.decode_replies(messages.encode([faults.fault(error)]))[0]
     assert isinstance(fault, messages.Fault)
-    again = messages.raised("n2", fault)
+    again = faults.raised("n2", fault)
     assert type(again) is type(error)
     for name in ("digests", "answered", "needed", "why", "operation", "bucket"):
         assert getattr(again, name, None) == getattr(error, name, None)
@@ -277,7 +277,7 @@ def test_an_error_crosses_the_wire_with_its_kind_and_data(error: Any) -> None:
 
 def test_an_unknown_fault_is_the_peers_fault() -> None:
     """A newer node may name errors that this one does not know."""
-    error = messages.raised("n2", messages.Fault("new_kind", "something"))
+    error = faults.raised("n2", messages.Fault("new_kind", "something"))
     assert isinstance(error, PeerBroke)
     assert error.peer == "n2"
 

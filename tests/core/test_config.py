@@ -216,7 +216,7 @@ BAD = [
         LISTEN + "replication: {quorum: loose}\n",
         "replication.quorum: 'loose' is not a kind of quorum; use sloppy or strict",
     ),
-    # gossip, limits, log
+    # gossip, repair, limits, log
     (
         LISTEN + "gossip: {profile: moon}\n",
         "gossip.profile: 'moon' is not a set of timings; use lan, wan or local",

@@ -30,7 +30,7 @@ from dynamo.storage.committer import Committer
 from dynamo.storage.facts import BucketTable
 from dynamo.storage.threads import run_here
 from dynamo.wire import messages
-from dynamo.wire.messages import Hello
+from dynamo.wire.hello import Hello
 from dynamo.wire.signing import Signer
 from tests.support.disk import INCARNATION, Disk, draft, record
 

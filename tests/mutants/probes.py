@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from dynamo.cluster.owners import Owners
 from dynamo.coordinator.requests import Options
-from dynamo.core import preference, quorum, sightings
+from dynamo.core import merkle, preference, quorum, sightings
 from dynamo.core.buckets import Bucket, Properties
 from dynamo.core.members import Liveness, Role
 from dynamo.core.record import EMPTY, Record
@@ -431,6 +431,36 @@ def _() -> bool:
     cluster.get("n1", "k", r=3)
     cluster.pass_time(1)
     return all(shown(cluster.nodes[name].owned("k")) == [b"new"] for name in ("n1", "n3"))
+
+
+# Anti-entropy.
+
+
+def compared() -> bool:
+    """Ten keys that one owner alone has, and the others compare with it."""
+    cluster = TestCluster(3)
+    cluster.compare_all()
+    incarnation = cluster.nodes["n1"].table.get("b").incarnation
+    keys = [f"k{number}" for number in range(10)]
+    for key in keys:
+        cluster.wait(cluster.nodes["n1"].copies.merge(incarnation, key.encode(), record(key)))
+    cluster.compare_all()
+    return all(node.owned(key).known() for node in cluster.nodes.values() for key in keys)
+
+
+for _name in (
+    "owners-never-compared",
+    "tree-skips-leaves",
+    "tree-out-of-step",
+    "mending-pulls-only",
+):
+    probe(_name)(compared)
+
+
+@probe("tree-blind-to-context")
+def _() -> bool:
+    one, two = Record({"a": 1}), Record({"a": 2})
+    return merkle.fingerprint(b"place", one) != merkle.fingerprint(b"place", two)
 
 
 # Buckets and listings.

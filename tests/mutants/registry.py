@@ -6,10 +6,18 @@ probe in `tests.mutants.probes`.
 
 from __future__ import annotations
 
-from tests.mutants import of_buckets, of_hints, of_members, of_quorums, of_records, of_storage
+from tests.mutants import (
+    of_antientropy,
+    of_buckets,
+    of_hints,
+    of_members,
+    of_quorums,
+    of_records,
+    of_storage,
+)
 from tests.mutants.patch import Mutant
 
-_MODULES = (of_records, of_quorums, of_storage, of_hints, of_buckets, of_members)
+_MODULES = (of_records, of_quorums, of_storage, of_hints, of_antientropy, of_buckets, of_members)
 
 MUTANTS: dict[str, Mutant] = {
     mutant.name: mutant for module in _MODULES for mutant in module.MUTANTS

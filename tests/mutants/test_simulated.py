@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.mutants.hunt import SOUND, Hunt, hunt_all
 
 SEEDS = (1, 2, 3)
@@ -17,7 +15,6 @@ QUICK = (
 
 def test_the_first_seeds_find_some_mutants_and_nothing_without_them() -> None:
     """The whole hunt is `make mutants`."""
-    pytest.importorskip("dynamo.sim.run")
     hunts = [Hunt(name, SEEDS) for name in (SOUND, *QUICK)]
     kills = {kill.name: kill for kill in hunt_all(hunts, jobs=2, cpu_per_seed=60)}
     assert kills[SOUND].word == "survived", kills[SOUND].text

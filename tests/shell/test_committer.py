@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from dynamo.errors import NoSuchFile, NotReady, Overloaded, StorageFault
 from dynamo.storage.committer import GATHER_MAX_S, GATHER_PER_JOB_S, Committer
-from dynamo.storage.engine import Job
+from dynamo.storage.engine import Job, Transaction
 from dynamo.storage.memory_engine import MemoryEngine
 from dynamo.storage.threads import run_here
 
@@ -201,6 +201,44 @@ def test_a_cancelled_submitter_does_not_stop_the_others() -> None:
     assert [type(answer) for answer in bench.heard] == [CancelledError, CancelledError, int]
     assert bench.keys() == [0, 1, 2]
     assert third.called
+
+
+def test_what_is_kept_in_step_with_the_disk_hears_of_every_job_that_is_on_it() -> None:
+    """In the order of the jobs, before the submitter, whether or not that still waits; and of no
+    job that failed."""
+    bench = Bench()
+    heard: list[str] = []
+
+    def settle(result: str) -> str:
+        heard.append(result)
+        return result.upper()
+
+    def fails(txn: Transaction) -> None:
+        raise StorageFault("no")
+
+    given_up = bench.committer.submit(lambda txn: "first", settle)
+    failed = bench.committer.submit(fails, settle)
+    told = bench.committer.submit(lambda txn: "third", settle)
+    for answer in (given_up, failed):
+        answer.addErrback(lambda _: None)
+    given_up.cancel()
+    told.addCallback(heard.append)
+    bench.steps.step()
+    bench.steps.step()
+    assert heard == ["first", "third", "THIRD"]
+
+
+def test_the_last_job_ends_every_commit() -> None:
+    """It sees what the others of its commit wrote, and nobody is told of its outcome."""
+    bench = Bench()
+    seen: list[int] = []
+    bench.committer.last_job = lambda txn: seen.append(sum(1 for _ in txn.scan("records", b"")))
+    for number in range(3):
+        bench.submit(number)
+    bench.steps.step()
+    bench.steps.step()
+    assert seen == [1, 3]
+    assert len(bench.heard) == 3
 
 
 def test_the_disk_works_while_answers_go_out() -> None:

@@ -314,3 +314,12 @@ def check(disk: Disk) -> None:
     assert disk.copies.totals()[0] == len(owned_only)
     assert sum(disk.copies.hints.counts.values()) == hinted == disk.rows("hints")
     assert Disk(disk).copies.hints.counts == disk.copies.hints.counts
+
+
+@pytest.mark.parametrize("owner", [True, False])
+def test_a_delete_of_what_nobody_knows_leaves_no_row(owner: bool) -> None:
+    """Nothing would ever take such a row away again: there is no copy to hand on."""
+    disk = Disk()
+    disk.put(b"k", None, owner=owner, missed_by=[] if owner else ["n2"])
+    view = disk.copies.engine.view()
+    assert [*view.scan("records", b""), *view.scan("held", b"")] == []

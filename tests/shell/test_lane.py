@@ -14,7 +14,7 @@ from dynamo.core.record import Draft, Record
 from dynamo.errors import Overloaded, PeerBroke, PeerUnreachable, StorageFull
 from dynamo.replica import lane as lane_module
 from dynamo.replica.lane import Lane
-from dynamo.wire import messages
+from dynamo.wire import faults, messages
 from dynamo.wire.messages import BucketRead, Fault, Merge, MergeReply, Op, Reply
 
 
@@ -203,7 +203,7 @@ def test_a_fault_fails_its_own_operation_only() -> None:
     for name in "ab":
         peer.ask(name)
     peer.turn()
-    peer.answer(0, [messages.fault(StorageFull()), MergeReply({})])
+    peer.answer(0, [faults.fault(StorageFull()), MergeReply({})])
     assert isinstance(peer.heard["a"], StorageFull)
     assert peer.heard["b"] == MergeReply({})
 

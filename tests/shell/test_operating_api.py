@@ -31,7 +31,7 @@ class Desk:
         self.runner.add(Task("handoff", self._step, idle_s=1.0, progress=lambda: (self.done, 4)))
         self.runner.add(Task("scrub/2", self._idle, idle_s=1.0))
         nothing: Any = None
-        face = OperatingFace("demo", nothing, nothing, nothing, lambda: "", self.runner)
+        face = OperatingFace("demo", nothing, nothing, nothing, lambda: "", self.runner, list)
         self.client = Client(site(face.app, reactor=self.clock, body_limit=100))
 
     async def _step(self) -> bool:

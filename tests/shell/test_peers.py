@@ -19,7 +19,7 @@ from dynamo.storage.committer import Committer
 from dynamo.storage.facts import BucketTable
 from dynamo.storage.memory_engine import MemoryEngine
 from dynamo.wire import messages
-from dynamo.wire.messages import Hello
+from dynamo.wire.hello import Hello
 from tests.support.swim_machine import record
 
 

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from dynamo.cluster.rollback import AGAIN_S, Rollback
 from dynamo.core.sightings import Origin
 from dynamo.errors import StorageFull
-from dynamo.wire.messages import Hello
+from dynamo.wire.hello import Hello
 
 OPENED = Origin("n1", 7, "now", 100)
 

@@ -28,6 +28,7 @@ from dynamo.storage.disk import Disk
 from dynamo.storage.engine import Job
 from dynamo.storage.hints import HintBook
 from dynamo.storage.jobs import frees_space
+from dynamo.storage.places import PlaceBook
 from tests.support.disk import draft, failing
 from tests.support.sim_disk import drive_on, step, wait
 
@@ -707,4 +708,5 @@ def copies_on(clock: Clock, disk: Disk) -> Copies:
         alone=disk.run,
         observe=lambda stamp: None,
         hints=HintBook(disk.engine.view()),
+        places=PlaceBook(disk.engine.view()),
     )

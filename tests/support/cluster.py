@@ -14,6 +14,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from dynamo.background.antientropy import AntiEntropy
+from dynamo.background.census import Census
+from dynamo.background.divergence import Surroundings
 from dynamo.background.handoff import Handoff
 from dynamo.background.upkeep import Upkeep
 from dynamo.coordinator.bodies import Bodies
@@ -33,6 +36,7 @@ from dynamo.core.ring import Member, Ring
 from dynamo.errors import BadRequest
 from dynamo.ports import Liveness, MemberStatus, Replica
 from dynamo.replica.local import LocalReplica
+from dynamo.replica.trees import TreeKeeper
 from dynamo.storage import rows
 from dynamo.storage.chunks import MemoryChunks
 from dynamo.storage.committer import Committer
@@ -40,6 +44,8 @@ from dynamo.storage.copies import Copies
 from dynamo.storage.facts import BucketTable
 from dynamo.storage.hints import HintBook
 from dynamo.storage.memory_engine import MemoryEngine
+from dynamo.storage.places import PlaceBook
+from dynamo.storage.trees import Trees
 from dynamo.wire.messages import BucketMake, Coordinate
 from tests.support.links import FarReplica, Link, Network
 
@@ -160,6 +166,7 @@ class TestNode:
             alone=self._run,
             observe=lambda stamp: self.hybrid.observe(cluster.wall_ms(), stamp),
             hints=HintBook(self.engine.view()),
+            places=PlaceBook(self.engine.view()),
         )
         self.copies.sweep()
         self.table = BucketTable(self.engine, self.committer)
@@ -180,6 +187,21 @@ class TestNode:
             bytes_per_second=SCRUB_BYTES_PER_S,
             interval=SCRUB_INTERVAL_S,
             corrupt=self.corrupt.append,
+        )
+        self.trees = Trees(
+            cluster.ring.partitions,
+            lambda incarnation: self.table.copies_of(incarnation, cluster.ring.copies),
+        )
+        self.copies.moved = self.trees.apply
+        self.census = Census(trees=self.trees, copies=self.copies, buckets=self.table)
+        self.keeper = TreeKeeper(self.copies, self.trees, self.table, cluster.wall_s)
+        self.local.handlers.update(self.keeper.handlers())
+        self.local.exchanged = self.keeper.exchanged
+        self.repair = AntiEntropy(
+            around=Surroundings(self.view, self.keeper),
+            interval=cluster.interval,
+            seconds=cluster.clock.seconds,
+            rng=Random(cluster.rng.random()),
         )
         self.counts: list[tuple[str, str]] = []
         self.door = self._door(cluster)
@@ -286,6 +308,7 @@ class TestCluster:
         self.network = Network(self.clock, self.rng)
         self.names = [f"n{i}" for i in range(1, size + 1)]
         self.ring = Ring([Member(name) for name in self.names], 64, n)
+        self.interval = 600.0
         self.defaults = Defaults(n=n)
         self.nodes: dict[str, TestNode] = {}
         for name in self.names:
@@ -294,8 +317,11 @@ class TestCluster:
         for node in self.nodes.values():
             self.wait(node.table.merge([made]))
 
+    def wall_s(self) -> float:
+        return START_S + self.clock.seconds()
+
     def wall_ms(self) -> int:
-        return int((START_S + self.clock.seconds()) * 1000)
+        return int(self.wall_s() * 1000)
 
     def local_of(self, name: str) -> Callable[[], Replica | None]:
         def local() -> Replica | None:
@@ -443,6 +469,22 @@ class TestCluster:
             self.mend(name)
             self.pass_time(0.1 if more else 60.0)
         raise AssertionError("no pass comes to an end")
+
+    def compare_all(self) -> None:
+        """Has every pair of owners that can reach each other compare and mend all it shares."""
+        up = [node for node in self.nodes.values() if node.alive]
+        for node in up:
+            while self.run(node.census.step()):
+                pass
+            for peer in self.names:
+                node.repair.appeared(peer)
+        for _ in range(1000):
+            busy = [self.run(node.repair.step()) for node in up]
+            if not any(busy):
+                if not any(node.repair.mending for node in up):
+                    return
+                self.pass_time(1.0)
+        raise AssertionError("anti-entropy does not come to an end")
 
     def hints(self) -> dict[str, dict[str, int]]:
         """The hints every node keeps, by target; only nodes that keep any."""

@@ -15,6 +15,7 @@ from dynamo.storage.committer import Committer
 from dynamo.storage.copies import Copies
 from dynamo.storage.hints import HintBook
 from dynamo.storage.memory_engine import MemoryEngine
+from dynamo.storage.places import PlaceBook
 from dynamo.storage.threads import run_here
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ class Disk:
             alone=run_here,
             observe=self.seen.append,
             hints=HintBook(self.engine.view()),
+            places=PlaceBook(self.engine.view()),
         )
 
     def chunk(self, data: bytes) -> bytes:

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from dynamo.errors import DynamoError, MissingChunks, NotReady, PeerBroke, PeerUnreachable
 from dynamo.errors import StorageFull as Full
 from dynamo.ports import Replica
-from dynamo.wire import messages
+from dynamo.wire import faults, messages
 from dynamo.wire.messages import Fault, Op, Reply
 
 SILENCE_S = 10.0
@@ -125,12 +125,12 @@ class FarReplica:
             error = failure.value
             if not isinstance(error, DynamoError):
                 error = NotReady(f"{type(error).__name__}: {error}")
-            return messages.encode([messages.fault(error)])
+            return messages.encode([faults.fault(error)])
 
         def decoded(answer: bytes) -> Reply:
             result = messages.decode_replies(answer)[0]
             if isinstance(result, Fault):
-                raise messages.raised(self.name, result)
+                raise faults.raised(self.name, result)
             return result
 
         return self._network.carry(self._here, self.name, op, do).addCallback(decoded)

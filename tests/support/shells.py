@@ -25,9 +25,10 @@ from dynamo.errors import PeerUnreachable
 from dynamo.storage.committer import Committer
 from dynamo.storage.facts import BucketTable, Identity
 from dynamo.storage.memory_engine import MemoryEngine
-from dynamo.wire import messages
+from dynamo.wire import hello, messages
 from dynamo.wire.datagrams import BadDatagram, Codec
-from dynamo.wire.messages import Hello, Op, Reply
+from dynamo.wire.hello import Hello
+from dynamo.wire.messages import Op, Reply
 
 T = TypeVar("T")
 CLUSTER = "test"
@@ -65,9 +66,9 @@ class Far:
 
     async def hello(self, timeout: float) -> Hello:
         def do(there: Shell) -> bytes:
-            return messages.encode_hello(there.hello())
+            return hello.encode_hello(there.hello())
 
-        return messages.decode_hello(await self._ask(do, timeout))
+        return hello.decode_hello(await self._ask(do, timeout))
 
     async def exchange_state(self, state: bytes, timeout: float) -> bytes:
         def do(there: Shell) -> bytes:

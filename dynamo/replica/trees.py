@@ -1,0 +1,103 @@
+"""What this node answers to another owner that compares trees with it (Dynamo §4.7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from dynamo.core.exchanges import Exchanges
+from dynamo.core.ring import position
+from dynamo.errors import BadRequest
+from dynamo.storage.copies import Copies
+from dynamo.storage.facts import BucketTable
+from dynamo.storage.places import Placed
+from dynamo.storage.trees import Trees
+from dynamo.wire import messages
+from dynamo.wire.messages import Op, Reply
+
+PARTITIONS_MAX = 1024
+NODES_MAX = 256
+KEYS_MAX = 1000
+"""Keys one answer lists at most, those left out of it included."""
+
+
+@attrs.define(eq=False)
+class TreeKeeper:
+    """This node's trees as others see them. `wall_clock` reads seconds since the epoch."""
+
+    copies: Copies
+    trees: Trees
+    buckets: BucketTable
+    wall_clock: Callable[[], float]
+    exchanges: Exchanges = attrs.field(factory=Exchanges)
+
+    def handlers(self) -> dict[type[Op], Callable[..., Reply]]:
+        """For `dynamo.replica.local.LocalReplica.handlers`."""
+        return {
+            messages.TreeRoots: self._roots,
+            messages.TreeLevel: self._level,
+            messages.TreeKeys: self._keys,
+        }
+
+    def exchanged(self, incarnation: bytes, key: bytes) -> float | None:
+        """When a key's partition was last compared with another owner."""
+        return self.exchanges.last(self.trees.shape.find(position(incarnation, key))[0])
+
+    def listing(
+        self, copies: int, partition: int, leaves: Sequence[int], after: bytes
+    ) -> tuple[dict[bytes, Placed], bytes]:
+        """The keys of these leaves by place, in order, and the place up to which they are all
+        there are, b"" for the end.
+
+        Keys of deleted buckets and of those that want another number of copies are left out.
+        """
+        found: dict[bytes, Placed] = {}
+        rows = self.copies.places.of(
+            self.copies.engine.view(), self.trees.shape, partition, leaves, after
+        )
+        for seen, (place, placed) in enumerate(rows, start=1):
+            if self._counts(placed.incarnation, copies):
+                found[place] = placed
+            if seen >= KEYS_MAX:
+                return found, place
+        return found, b""
+
+    def _counts(self, incarnation: bytes, copies: int) -> bool:
+        return (
+            incarnation in self.buckets.by_incarnation
+            and self.trees.copies_of(incarnation) == copies
+        )
+
+    def _roots(self, op: messages.TreeRoots) -> Reply:
+        shape = self.trees.shape
+        if op.of != shape.partitions or len(op.roots) != len(op.partitions):
+            raise BadRequest("bad_tree", f"This node has {shape.partitions} partitions.")
+        now, roots = self.wall_clock(), []
+        for partition, theirs in zip(op.partitions[:PARTITIONS_MAX], op.roots, strict=False):
+            self._check(partition)
+            mine = self.trees.root(op.copies, partition)
+            roots.append(mine)
+            if mine and theirs:
+                self.exchanges.note((partition, op.sender, op.copies), now, mine == theirs)
+        return messages.TreeRootsReply(tuple(roots))
+
+    def _level(self, op: messages.TreeLevel) -> Reply:
+        shape = self.trees.shape
+        self._check(op.partition)
+        if not 0 <= op.level < shape.depth or len(op.nodes) > NODES_MAX:
+            raise BadRequest("bad_tree", f"A tree has levels 0 to {shape.depth}.")
+        children = shape.children(op.level, op.nodes)
+        leaves = self.trees.leaves(op.copies, op.partition)
+        return messages.TreeLevelReply(shape.hashes(leaves, op.level + 1, children))
+
+    def _keys(self, op: messages.TreeKeys) -> Reply:
+        self._check(op.partition)
+        leaves = sorted({leaf for leaf in op.leaves if 0 <= leaf < self.trees.shape.leaves})
+        found, last = self.listing(op.copies, op.partition, leaves, op.after)
+        keys = tuple((p.incarnation, p.key, p.fingerprint or 0) for p in found.values())
+        return messages.TreeKeysReply(keys, last)
+
+    def _check(self, partition: int) -> None:
+        if not 0 <= partition < self.trees.shape.partitions:
+            raise BadRequest("bad_tree", f"There is no partition {partition}.")

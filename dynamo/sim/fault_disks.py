@@ -1,0 +1,119 @@
+"""Faults of disks.
+
+What spoils a disk (a flipped bit, a data directory that is gone or old) may take copies that are
+nowhere else if it meets a second node before the first has been mended. So all such faults of a
+run fall on one node, and on another one only after the cluster had settled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from dynamo.sim.fault_processes import Processes
+from dynamo.sim.plan import Fault
+
+if TYPE_CHECKING:
+    from dynamo.sim.world import Host, World
+
+DISK_KINDS = {
+    "disk_full": "A disk takes nothing more.",
+    "disk_slow": "Everything a disk does takes `amount` times as long.",
+    "disk_stalled": "A disk does nothing for a while.",
+    "chunk_flip": "A bit flips in a chunk on a disk.",
+    "record_flip": "A bit flips in a record on a disk.",
+    "wipe": "A process is killed and its disk replaced by an empty one.",
+    "roll_back": "A process is killed and its disk is put back to what it was `seconds` before.",
+}
+SPOILING = frozenset(("chunk_flip", "record_flip", "wipe", "roll_back"))
+
+
+class Disks:
+    """Begins and ends faults of disks. `settled()` says whether every copy is where it should be;
+    `spoiled(name)` is told of each disk that is not what was written to it any more."""
+
+    def __init__(
+        self,
+        world: World,
+        processes: Processes,
+        settled: Callable[[], bool],
+        spoiled: Callable[[str], None],
+    ) -> None:
+        self._world = world
+        self._processes = processes
+        self._settled = settled
+        self._tell = spoiled
+        self._spoiled = ""
+        self._rng = Random(f"{world.seed}:flips")
+        self._on: dict[int, Fault] = {}
+        self._snapshots: dict[int, Any] = {}
+
+    def begin(self, number: int, fault: Fault) -> str:
+        """Lets it happen; gives the reason if there is nothing to do it to."""
+        hosts = self._processes.free(fault)
+        if not hosts:
+            return f"{', '.join(fault.targets)} down"
+        (host,) = hosts
+        if fault.kind in SPOILING and not self._may_spoil(host.name):
+            return f"{self._spoiled} is not mended yet"
+        if fault.kind.endswith("_flip"):
+            return self._flip(host, fault.kind)
+        self._on[number] = fault
+        if fault.kind == "wipe":
+            self._processes.take_down(number, host.name, "kill")
+            host.drive.wipe()
+            self._tell(host.name)
+        elif fault.kind == "roll_back":
+            self._processes.take_down(number, host.name, "kill")
+            self._snapshots[number] = host.drive.snapshot()
+            self._processes.let_up(number)
+        else:
+            self._follow(host)
+        return ""
+
+    def end(self, number: int) -> None:
+        """It is over."""
+        fault = self._on.pop(number, None)
+        if fault is None:
+            return
+        host = self._world.hosts[fault.targets[0]]
+        if fault.kind == "wipe":
+            self._processes.let_up(number)
+        elif fault.kind == "roll_back":
+            self._put_back(number, host)
+        else:
+            self._follow(host)
+
+    def _may_spoil(self, name: str) -> bool:
+        if self._spoiled not in ("", name) and not self._settled():
+            return False
+        self._spoiled = name
+        return True
+
+    def _flip(self, host: Host, kind: str) -> str:
+        drive = host.drive
+        flip = drive.flip_chunk if kind == "chunk_flip" else drive.flip_record
+        where = flip(self._rng)
+        if where is None:
+            return "nothing is stored"
+        self._tell(host.name)
+        self._world.trace.add(host.name, f"disk: {where} flips")
+        return ""
+
+    def _put_back(self, number: int, host: Host) -> None:
+        if host.node is not None:
+            self._world.kill(host.name)
+        host.drive.roll_back(self._snapshots.pop(number))
+        self._tell(host.name)
+        self._processes.rise(host.name)
+
+    def _follow(self, host: Host) -> None:
+        """Makes a disk what the faults on it say."""
+        faults = [fault for fault in self._on.values() if host.name in fault.targets]
+        drive = host.drive
+        drive.full = any(f.kind == "disk_full" for f in faults)
+        drive.slow = max((f.amount for f in faults if f.kind == "disk_slow"), default=1.0)
+        stalled = any(f.kind == "disk_stalled" for f in faults)
+        if drive.stalled != stalled:
+            drive.stalled = stalled

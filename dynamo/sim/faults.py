@@ -1,0 +1,188 @@
+"""What goes wrong in a run: the kinds there are, how they are drawn, and who makes them happen.
+
+Each seed has a random half of the kinds, as in swarm testing (Groce et al., ISSTA 2012): what all
+of them together would hide comes to light where some are absent. Some plans have one fault after
+the other, most have them overlap. All are over before a run is judged.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import count
+from random import Random
+from typing import TYPE_CHECKING, Protocol
+
+from dynamo.sim.fault_disks import DISK_KINDS, SPOILING, Disks
+from dynamo.sim.fault_links import LINK_KINDS, Links
+from dynamo.sim.fault_processes import PROCESS_KINDS, Processes
+from dynamo.sim.plan import Fault
+
+if TYPE_CHECKING:
+    from dynamo.sim.world import World
+
+KINDS: dict[str, str] = {**LINK_KINDS, **PROCESS_KINDS, **DISK_KINDS}
+"""Every kind, and in a sentence what it does."""
+
+NOT_YET: dict[str, str] = {
+    "record_flip": "records have no checksum yet",
+    "wipe": "nothing brings all copies back to an empty disk yet",
+    "roll_back": "nothing brings lost copies back to an old disk yet",
+}
+"""Kinds that are not drawn, because the code has nothing yet that would mend them."""
+
+SECONDS_MIN, SECONDS_MAX = 0.05, 60.0
+ONCE = frozenset(("reset", "half_open", "chunk_flip", "record_flip"))
+PAIRED = frozenset(("reset", "half_open"))
+GROUPED = frozenset(("partition", "one_way"))
+
+_AMOUNTS: dict[str, tuple[float, float]] = {
+    "loss": (0.05, 0.95),
+    "doubling": (0.05, 0.9),
+    "latency": (0.002, 2.0),
+    "bandwidth": (20e3, 1e6),
+    "slow": (0.0005, 0.01),
+    "relapse": (0.001, 3.0),
+    "clock_jump": (0.05, 1e5),
+    "clock_drift": (0.0005, 0.5),
+    "disk_slow": (3.0, 300.0),
+}
+"""From where to where; drawn evenly by magnitude."""
+
+
+def draw(rng: Random, *, names: Sequence[str], seconds: float) -> tuple[Fault, ...]:
+    """The faults of one run on the nodes `names`, in the order of their begin."""
+    kinds = [kind for kind in KINDS if kind not in NOT_YET and rng.random() < 0.5]
+    if not kinds:
+        return ()
+    rng.shuffle(kinds)
+    frail = rng.choice(names)
+    single = rng.random() < 0.3
+    faults = rng.randint(1, 14)
+    made, at = [], rng.uniform(0.0, 5.0)
+    for number in range(faults):
+        # A kind that was drawn for this seed comes at least once, if there are faults enough.
+        kind = kinds[number % len(kinds)] if number < len(kinds) else rng.choice(kinds)
+        if not single:
+            at = rng.uniform(0.0, seconds * 0.95)
+        fault = _fault(rng, kind, at, names, frail)
+        if single and fault.at >= seconds:
+            break
+        made.append(fault)
+        at += fault.seconds + rng.uniform(0.0, 10.0)
+    return tuple(sorted(made, key=lambda fault: fault.at))
+
+
+def _fault(rng: Random, kind: str, at: float, names: Sequence[str], frail: str) -> Fault:
+    seconds = 0.0 if kind in ONCE else _between(rng, SECONDS_MIN, SECONDS_MAX)
+    amount = _between(rng, *_AMOUNTS[kind]) if kind in _AMOUNTS else rng.random()
+    if kind in ("clock_jump", "clock_drift") and rng.random() < 0.5:
+        amount = -amount
+    return Fault(
+        at=round(at, 3),
+        kind=kind,
+        targets=_targets(rng, kind, names, frail),
+        seconds=round(seconds, 3),
+        amount=round(amount, 6),
+    )
+
+
+def _targets(rng: Random, kind: str, names: Sequence[str], frail: str) -> tuple[str, ...]:
+    if kind in SPOILING:
+        return (frail,)
+    if kind in PAIRED:
+        count = 2
+    elif kind in GROUPED:
+        count = rng.randint(1, len(names) - 1)
+    elif kind == "bridge":
+        count = rng.randint(2, len(names) - 1)
+    elif kind == "crash_many":
+        count = rng.randint(2, len(names))
+    elif kind in LINK_KINDS and kind != "client_cut":
+        count = rng.choice((1, 2, len(names)))
+    else:
+        count = 1
+    return tuple(rng.sample(list(names), count))
+
+
+def _between(rng: Random, least: float, most: float) -> float:
+    """Evenly by magnitude."""
+    return float(least * (most / least) ** rng.random())
+
+
+class Watched(Protocol):
+    """What faults ask and tell the oracle."""
+
+    def settled(self) -> bool: ...
+
+    def spoiled(self, name: str) -> None: ...
+
+
+class Faults:
+    """Makes faults happen, and end. `injected` counts those that did something, by kind."""
+
+    def __init__(self, world: World, oracle: Watched) -> None:
+        self._world = world
+        self._links = Links(world)
+        self._processes = Processes(world, self._look)
+        self._disks = Disks(world, self._processes, oracle.settled, oracle.spoiled)
+        self._active: dict[int, Fault] = {}
+        self._numbers = count()
+        self._healed = False
+        self.injected: Counter[str] = Counter()
+
+    def begin(self, faults: Iterable[Fault]) -> None:
+        """Their `at` counts from now."""
+        for fault in faults:
+            self._world.schedule.callLater(fault.at, self._begin, next(self._numbers), fault)
+
+    def heal(self) -> None:
+        """Ends every fault, and lets none begin any more. Nodes that are down are started."""
+        self._healed = True
+        for number in list(self._active):
+            self._end(number)
+        for name in self._world.names:
+            self._processes.rise(name)
+
+    @property
+    def calm(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self._active and not self._processes.rising
+
+    def _part(self, kind: str) -> Links | Processes | Disks:
+        if kind in LINK_KINDS:
+            return self._links
+        return self._processes if kind in PROCESS_KINDS else self._disks
+
+    def _begin(self, number: int, fault: Fault) -> None:
+        if self._healed:
+            return
+        trace, whom = self._world.trace, ", ".join(fault.targets)
+        if trace.on:
+            trace.add("fault", f"{fault.kind} {whom} {fault.amount:g} for {fault.seconds:g} s")
+        self._active[number] = fault
+        self._look()
+        why_not = self._part(fault.kind).begin(number, fault)
+        if why_not:
+            trace.add("fault", f"{fault.kind} {whom} skipped: {why_not}")
+            del self._active[number]
+        else:
+            self.injected[fault.kind] += 1
+            self._world.schedule.callLater(fault.seconds, self._end, number)
+        self._look()
+
+    def _end(self, number: int) -> None:
+        fault = self._active.get(number)
+        if fault is None:
+            return
+        self._world.trace.add("fault", f"{fault.kind} {', '.join(fault.targets)} is over")
+        self._part(fault.kind).end(number)
+        del self._active[number]
+        self._look()
+
+    def _look(self) -> None:
+        """Keeps `calm_since` true."""
+        if not self.calm:
+            self._world.calm_since = None
+        elif self._world.calm_since is None:
+            self._world.calm_since = self._world.schedule.now

@@ -1,0 +1,185 @@
+"""What must hold, whatever goes wrong, and who watches that it does.
+
+    oracle = Oracle(world, history, tally)
+    for host in world.hosts.values(): oracle.watch(host)      # before the first start
+    clients = Clients(world, plan, history); oracle.clients = clients
+    ...                                                       # the run
+    oracle.settle()                                           # all nodes up, no fault left
+
+It knows what clients sent and got (`dynamo.sim.history`) and what each commit put on each drive
+(`registry`); it asks the nodes nothing but what a client may ask, and the ring.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import attrs
+
+from dynamo.sim.clients import Clients
+from dynamo.sim.clocks import EPOCH_S
+from dynamo.sim.history import History
+from dynamo.sim.oracle.live import LiveChecks
+from dynamo.sim.oracle.registry import Registry
+from dynamo.sim.oracle.rest import RestChecks
+from dynamo.sim.schedule import START_S
+from dynamo.sim.tally import Tally
+from dynamo.sim.world import Host, World
+
+SETTLE_S = 120.0
+STEP_S = 1.0
+CLOCK_CHECK_S = 1.0
+
+
+@attrs.frozen
+class Description:
+    """An invariant in one sentence. `exercised`: whether a run can put it to the test; if not,
+    `why` says what is missing."""
+
+    text: str
+    exercised: bool = True
+    why: str = ""
+
+
+INVARIANTS: dict[str, Description] = {
+    "I1": Description(
+        "No acknowledged write is lost: at rest each acknowledged version is shown by every node "
+        "at every R, or was replaced by a write that had seen it or carried no context."
+    ),
+    "I2": Description(
+        "No phantom: every version a client is shown was submitted for that key, whole."
+    ),
+    "I3": Description(
+        "No resurrection: what an acknowledged write or delete replaced is never shown again once "
+        "all is quiet."
+    ),
+    "I4": Description("A key made again after its deletion is not killed by what is left of it."),
+    "I5": Description("A dot (actor, counter) of a key never names two writes, on any disk, ever."),
+    "I6": Description(
+        "At rest the owners of a key hold equal records, nobody keeps copies or hints for others, "
+        "and every chunk that a record names is there."
+    ),
+    "I7": Description(
+        "A record on a disk only grows: the next one knows all that the last one knew; and what "
+        "leaves a stand-in is with the owner."
+    ),
+    "I8": Description(
+        "Sessions: what a client had seen when it wrote never comes back beside what it wrote."
+    ),
+    "I9": Description(
+        "In a strict bucket with R+W>N a read or listing shows what was acknowledged before it "
+        "began; while membership changes this is not tried, for members do not change yet."
+    ),
+    "I10": Description(
+        "When a client hears that W nodes have its write, W disks have it, durably."
+    ),
+    "I11": Description("No write is shown twice; siblings are writes that were truly concurrent."),
+    "I12": Description(
+        "What lists is what GETs, in order, once; and objects and bytes are counted right."
+    ),
+    "I13": Description("No client is ever given bytes other than those submitted."),
+    "I14": Description("A conditional write answers 501 and is not done."),
+    "I15": Description(
+        "When nothing has been wrong for a while, every operation succeeds in its time."
+    ),
+    "I16": Description(
+        "While partitions move, each has N-1 complete copies.",
+        False,
+        "Nothing moves partitions yet.",
+    ),
+    "I17": Description(
+        "Old and new versions work in one cluster.", False, "There is one version of the format."
+    ),
+}
+
+
+class Oracle:
+    """See the module. `excused` counts what was let pass because no system could have kept it, or
+    because of a known limit, by reason."""
+
+    def __init__(self, world: World, history: History, tally: Tally) -> None:
+        self.world = world
+        self.tally = tally
+        self.registry = Registry(history, tally, self._now)
+        self.live = LiveChecks(
+            history, self.registry, tally, self._now, self._calm_since, len(world.names)
+        )
+        history.watcher = self.live
+        self._rest: RestChecks | None = None
+        self._apart = 0.0
+        self._unequal: dict[bytes, None] = {}
+        world.schedule.callLater(CLOCK_CHECK_S, self._look_at_clocks)
+
+    @property
+    def excused(self) -> Counter[str]:
+        """What was let pass, by reason."""
+        return self.live.excused
+
+    @property
+    def clients(self) -> Clients:
+        """Who reads for the oracle in the end; to be set before `settled` or `settle`."""
+        assert self._rest is not None, "the oracle has no clients yet"
+        return self._rest.clients
+
+    @clients.setter
+    def clients(self, clients: Clients) -> None:
+        self._rest = RestChecks(self.world, self.live, clients)
+
+    def watch(self, host: Host) -> None:
+        """Looks on at a drive; to be called before the node's first start."""
+        host.drive.on_commit = self.registry.watch(host.name)
+
+    def spoiled(self, name: str) -> None:
+        """A drive was wiped, rolled back, or lost or damaged something that was durable: what only
+        it had is excused from here on."""
+        self.live.spoiled[name] = self.world.schedule.now
+        self.registry.reread(name, self.world.hosts[name].drive.durable())
+
+    def settled(self) -> bool:
+        """Whether all is quiet: no client busy, no hints, owners equal."""
+        registry = self.registry
+        if not self.clients.idle() or any(m.hints for m in registry.mirrors.values()):
+            return False
+        assert self._rest is not None
+        rows = list(dict.fromkeys((*self._unequal, *registry.dirty)))
+        registry.dirty.clear()
+        self._unequal = dict.fromkeys(self._rest.unequal(rows))
+        return not self._unequal
+
+    def settle(self) -> None:
+        """Waits until all is quiet, and checks what must hold then; time passes."""
+        assert self._rest is not None
+        self._wait()
+        rest = self._rest
+        rest.apart = self._apart
+        if self._unequal:
+            rest.mend()
+            self._wait()
+        rest.converged()
+        shown = rest.read_all()
+        rest.listings(shown)
+
+    def _wait(self) -> None:
+        end = self.world.schedule.now + SETTLE_S
+        while not self.settled() and self.world.schedule.now < end:
+            self.world.run_for(STEP_S)
+            quiet = self.clients.idle() and not any(
+                mirror.hints for mirror in self.registry.mirrors.values()
+            )
+            if quiet and not self.settled() and self.world.schedule.now > end - SETTLE_S + 20:
+                return
+
+    def _now(self) -> float:
+        return self.world.schedule.now - START_S
+
+    def _calm_since(self) -> float | None:
+        return getattr(self.world, "calm_since", None)
+
+    def _look_at_clocks(self) -> None:
+        now = EPOCH_S + self.world.schedule.now - START_S
+        wrong = [host.wall() - now for host in self.world.hosts.values()]
+        self._apart = max(self._apart, max(wrong) - min(wrong), *wrong, *(-w for w in wrong))
+        self.world.schedule.callLater(CLOCK_CHECK_S, self._look_at_clocks)
+
+
+__all__ = ["INVARIANTS", "Description", "Oracle"]

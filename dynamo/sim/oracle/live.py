@@ -1,0 +1,270 @@
+"""What is checked while the run goes on: at each acknowledgement, read, listing and failure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import attrs
+
+from dynamo.core.buckets import Properties
+from dynamo.core.quorum import majority
+from dynamo.core.record import Context
+from dynamo.errors import BadRequest
+from dynamo.sim.history import (
+    BucketChange,
+    History,
+    Listing,
+    Outcomes,
+    Place,
+    Read,
+    Write,
+)
+from dynamo.sim.oracle import rules
+from dynamo.sim.oracle.registry import Registry
+from dynamo.sim.tally import Tally
+from dynamo.sim.workload import BUCKETS
+from dynamo.wire.context import decode_context
+
+CALM_S = 20.0
+"""How long after the last fault everything has to work again."""
+
+PATIENCE_MIN_S = 3.0
+"""Who gives an operation less time may find it too short."""
+
+
+@attrs.define(eq=False)
+class LiveChecks:
+    """A `Watcher`. `calm_since()`: since when no fault is active, None while one is.
+
+    `spoiled`: when a drive last lost something durable, by node. `excused` counts what was let
+    pass, by reason.
+    """
+
+    history: History
+    registry: Registry
+    tally: Tally
+    now: Callable[[], float]
+    calm_since: Callable[[], float | None]
+    members: int
+    spoiled: dict[str, float] = attrs.field(factory=dict)
+    excused: Counter[str] = attrs.field(factory=Counter)
+
+    # Writes.
+
+    def wrote(self, write: Write) -> None:
+        """I10: who was told that W have it, W have it, on disk, in that moment."""
+        if write.outcome != "acked" or write.bucket not in BUCKETS:
+            return
+        n, _, w = terms(write.bucket, self.members, w=write.w)
+        lost = sum(at >= write.begun for at in self.spoiled.values())
+        have = self._holders(write)
+        if have is None:
+            return
+        if len(have) + lost >= w:
+            self.tally.held("I10")
+            return
+        self._broken(
+            "I10",
+            f"{write.id} of {name(write.place)} was acknowledged by {write.entry} with W={w} of "
+            f"{n}, and {', '.join(have) or 'nobody'} has it on disk",
+        )
+
+    def _holders(self, write: Write) -> list[str] | None:
+        registry = self.registry
+        if write.deletes:
+            for _, row, context in self.contexts(write):
+                return registry.covering(row, context) if context else None
+            return None
+        dots = registry.dots.get(write.id, set())
+        if not dots:
+            # Replaced within the commit that stored it: its dot was on no disk by itself, and only
+            # the answer may have told it.
+            actor, _, counter = write.version.rpartition(".")
+            dots = {(row, actor, int(counter)) for _, row in registry.rows(write.place) if actor}
+            if not dots:
+                return None
+        found: list[str] = []
+        for dot in sorted(dots):
+            found += [holder for holder in registry.holders(dot) if holder not in found]
+        return found
+
+    def contexts(self, write: Write) -> list[tuple[str, bytes, Context]]:
+        """The context a write carried, with the row it is of."""
+        if not write.context:
+            return []
+        for bucket, row in self.registry.rows(write.place):
+            try:
+                context = decode_context(write.context, bucket.incarnation, write.key)
+            except BadRequest:
+                continue
+            return [(write.bucket, row, context)]
+        return []
+
+    def uncovered(self, u: Write, v: Write) -> bool:
+        """Whether some dot of `v` is not in the context that `u` carried. Only a write that was
+        tried twice has more than one."""
+        dots = self.registry.dots.get(v.id, ())
+        for _, row, context in self.contexts(u):
+            for at, actor, counter in dots:
+                if len(dots) > 1 and at == row and counter > context.get(actor, 0):
+                    self.excused["two dots"] += 1
+                    return True
+        return False
+
+    # Reads.
+
+    def read(self, read: Read) -> None:
+        """I8 and I11 of any read; I9 of a strict one."""
+        writes = self.history.at.get(read.place, [])
+        pair = rules.together(read.shown, writes, self.uncovered)
+        if pair is not None:
+            u, v = pair
+            self._broken(
+                "I8",
+                f"{read.entry} showed {v.id} of {name(read.place)} beside {u.id}, whose client "
+                f"{u.client} had seen it: {self._dots(u, v)}",
+            )
+        elif read.shown:
+            self.tally.held("I8")
+        if len(read.shown) > 1:
+            self.tally.held("I11")
+        if not read.newest and self._strict(read.bucket, read.r, read.quorum):
+            self._strict_read(read, writes)
+
+    def _strict(self, bucket: str, r: int | None, quorum: str | None) -> bool:
+        """Whether this read meets every write that the bucket's own W acknowledged."""
+        properties = BUCKETS.get(bucket)
+        if properties is None or properties.conflicts == "latest":
+            return False
+        n, r, w = terms(bucket, self.members, r=r)
+        return (quorum or properties.quorum) == "strict" and r + w > n
+
+    def _strict_write(self, write: Write) -> bool:
+        n, r, w = terms(write.bucket, self.members, w=write.w)
+        properties = BUCKETS[write.bucket]
+        return (write.quorum or properties.quorum) == "strict" and r + w > n
+
+    def _strict_read(self, read: Read, writes: list[Write]) -> None:
+        _, r, _ = terms(read.bucket, self.members, r=read.r)
+        for v in rules.missing(read.shown, writes, read.begun, read.ended):
+            n, _, w = terms(read.bucket, self.members, w=v.w)
+            if (v.quorum or "strict") != "strict" or r + w <= n:
+                continue
+            if self._spoilt(v, r, n):
+                self.excused["disk lost"] += 1
+                continue
+            self._broken(
+                "I9",
+                f"{v.id} of {name(read.place)}, acknowledged at {v.ended:.3f} by {v.entry}, is not "
+                f"in the read begun at {read.begun:.3f} through {read.entry}: "
+                f"{sorted(read.shown)}; {self._dots(v)}",
+            )
+            return
+        self.tally.held("I9")
+
+    def _spoilt(self, v: Write, r: int, n: int) -> bool:
+        """Whether disks lost so much of `v` that R of N need not meet it."""
+        if not any(at >= v.begun for at in self.spoiled.values()):
+            return False
+        return len(self._holders(v) or ()) + r <= n
+
+    def listed(self, listing: Listing) -> None:
+        """I2, I9, I12 of a listing."""
+        last = ""
+        for key, etag in listing.entries:
+            write = self.history.by_etag.get(etag)
+            if write is None or write.place != (listing.bucket, key):
+                self._broken(
+                    "I2",
+                    f"{listing.entry} listed {name((listing.bucket, key))} with ETag {etag[:12]}, "
+                    f"which is {write.id if write else 'nobody'}'s",
+                )
+            if key.encode() <= last.encode() and last:
+                self._broken("I12", f"{listing.entry} listed {key!r} after {last!r}")
+            last = key
+        if not self._strict(listing.bucket, listing.r, listing.quorum):
+            return
+        keys = {key for key, _ in listing.entries}
+        _, r, _ = terms(listing.bucket, self.members, r=listing.r)
+        for place, writes in self.history.at.items():
+            if place[0] != listing.bucket or place[1] in keys:
+                continue
+            strict = [w for w in writes if self._strict_write(w) or w.deletes]
+            there = rules.surely_there(strict, listing.begun, listing.ended)
+            n = terms(listing.bucket, self.members)[0]
+            if there is not None and not self._spoilt(there, r, n):
+                self._broken(
+                    "I9",
+                    f"{there.id} of {name(place)}, acknowledged at {there.ended:.3f}, is not in "
+                    f"the listing begun at {listing.begun:.3f} through {listing.entry}",
+                )
+        self.tally.held("I9")
+
+    def changed(self, change: BucketChange) -> None:
+        """Buckets are judged at rest."""
+
+    # Failures.
+
+    def ended(self, outcome: Outcomes) -> None:
+        """I15: when nothing is wrong, everything works."""
+        calm = self.calm_since()
+        if (
+            calm is None
+            or outcome.stale
+            or outcome.begun - calm < CALM_S
+            or outcome.patience < PATIENCE_MIN_S
+        ):
+            return
+        if outcome.word or outcome.status >= 502 or outcome.status == 500:
+            self._broken(
+                "I15",
+                f"{outcome.kind} of {outcome.target[:60]} through {outcome.entry}, begun at "
+                f"{outcome.begun:.3f}, ended with {outcome.word or outcome.status} after "
+                f"{outcome.ended - outcome.begun:.3f} s, though all is well since {calm:.3f}: "
+                f"{outcome.told}",
+            )
+        else:
+            self.tally.held("I15")
+
+    def wrong(self, invariant: str, text: str) -> None:
+        """A client was given what cannot be."""
+        self._broken(invariant, text)
+
+    def held(self, invariant: str) -> None:
+        """A client was given what it had to be."""
+        self.tally.held(invariant)
+
+    def _dots(self, *writes: Write) -> str:
+        told = []
+        for write in writes:
+            dots = sorted(self.registry.dots.get(write.id, ()))
+            of = ", ".join(
+                f"{actor}.{counter} on {'+'.join(self.registry.holders((row, actor, counter)))}"
+                for row, actor, counter in dots
+            )
+            told.append(f"{write.id} is {of or 'nowhere'}")
+        return "; ".join(told)
+
+    def _broken(self, invariant: str, text: str) -> None:
+        self.tally.broken(invariant, self.now(), text)
+
+
+def terms(
+    bucket: str, members: int, *, r: int | None = None, w: int | None = None
+) -> tuple[int, int, int]:
+    """n, r, w of one request in a cluster of so many."""
+    properties = BUCKETS.get(bucket, Properties())
+    n = min(properties.n or 3, members)
+
+    def count(asked: int | None, chosen: int | str | None) -> int:
+        if asked is not None:
+            return asked
+        return min(chosen, n) if isinstance(chosen, int) else majority(n)
+
+    return n, count(r, properties.r), count(w, properties.w)
+
+
+def name(place: Place) -> str:
+    """A key in words."""
+    return f"{place[0]}/{place[1][:40]}"

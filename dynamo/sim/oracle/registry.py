@@ -1,0 +1,319 @@
+"""What is on every drive, kept up commit by commit, and what may be said of each commit.
+
+A mirror per drive holds the decoded records. The checks made here are about one commit alone: a
+dot never names two writes (I5), and what is on a disk only grows (I7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from dynamo.core.buckets import Bucket
+from dynamo.core.record import EMPTY, Context, Record, Version
+from dynamo.errors import Corrupt
+from dynamo.sim.history import History, Place
+from dynamo.sim.tally import Tally
+from dynamo.storage import broken, hints, rows
+from dynamo.wire.codec import STATE
+
+Dot = tuple[bytes, str, int]
+"""Row, actor, counter."""
+
+Changes = Mapping[str, Mapping[bytes, tuple[bytes | None, bytes | None]]]
+
+
+@attrs.define(eq=False)
+class Mirror:
+    """What was committed on one drive. `records` and `held` by row."""
+
+    records: dict[bytes, Record] = attrs.field(factory=dict)
+    held: dict[bytes, Record] = attrs.field(factory=dict)
+    hints: set[bytes] = attrs.field(factory=set)
+    buckets: dict[str, Bucket] = attrs.field(factory=dict)
+
+    def known(self, row: bytes) -> Record:
+        """All this drive knows of a key; for its context: versions are not judged."""
+        owned, held = self.records.get(row), self.held.get(row)
+        if owned is None:
+            return held or EMPTY
+        return owned if held is None else owned.merge(held)
+
+
+@attrs.frozen
+class Located:
+    """Which key a row is of."""
+
+    place: Place
+    bucket: Bucket
+
+
+class Registry:
+    """All drives. `versions` by dot, `dots` by the id of the write, `dirty`: rows that changed
+    since somebody cleared it. `lost` holds, by row, contexts that went with a spoiled disk and were
+    nowhere else; `unkeepable` the ids of writes that went so."""
+
+    def __init__(self, history: History, tally: Tally, now: Callable[[], float]) -> None:
+        self._history = history
+        self._tally = tally
+        self._now = now
+        self.mirrors: dict[str, Mirror] = {}
+        self.versions: dict[Dot, Version] = {}
+        self.dots: dict[str, set[Dot]] = {}
+        self.buckets: dict[str, dict[int, Bucket]] = {}
+        self.dirty: dict[bytes, None] = {}
+        self.lost: dict[bytes, list[Context]] = {}
+        self.unkeepable: set[str] = set()
+        self._targets: dict[bytes, str] = {}
+        self._located: dict[bytes, Located] = {}
+
+    def watch(self, name: str) -> Callable[[Changes], None]:
+        """A drive's `on_commit`."""
+        mirror = self.mirrors[name] = Mirror()
+        self._targets[hints.target_id(name)] = name
+
+        def committed(changes: Changes) -> None:
+            self.committed(name, mirror, changes)
+
+        return committed
+
+    # Finding things.
+
+    def generations(self, bucket: str) -> list[Bucket]:
+        """Every generation of a name that was ever on a disk, the last state of each."""
+        return [made for _, made in sorted(self.buckets.get(bucket, {}).items())]
+
+    def rows(self, place: Place) -> list[tuple[Bucket, bytes]]:
+        """The rows of a key, one for each generation of its bucket."""
+        key = place[1].encode()
+        return [(b, rows.row(b.incarnation, key)) for b in self.generations(place[0])]
+
+    def locate(self, row: bytes) -> Located | None:
+        """Whose row this is; None for a key nobody wrote."""
+        found = self._located.get(row)
+        if found is None:
+            for place in self._history.at:
+                for bucket, theirs in self.rows(place):
+                    self._located[theirs] = Located(place, bucket)
+            found = self._located.get(row)
+        return found
+
+    def is_latest(self, row: bytes) -> bool:
+        """Whether the row's bucket keeps the newest version only."""
+        found = self.locate(row)
+        return found is not None and found.bucket.properties.conflicts == "latest"
+
+    def is_gone(self, row: bytes) -> bool:
+        """Whether the row's bucket was deleted, as far as any disk knows."""
+        found = self.locate(row)
+        if found is None:
+            return True
+        states = self.buckets[found.place[0]]
+        return states[found.bucket.generation].deleted or max(states) > found.bucket.generation
+
+    def holders(self, dot: Dot) -> list[str]:
+        """The drives that know a dot."""
+        row, actor, counter = dot
+        return [
+            name
+            for name, mirror in self.mirrors.items()
+            if _knows(mirror.records.get(row), actor, counter)
+            or _knows(mirror.held.get(row), actor, counter)
+        ]
+
+    def covering(self, row: bytes, context: Context) -> list[str]:
+        """The drives that know everything in a context."""
+        return [
+            name
+            for name, mirror in self.mirrors.items()
+            if covers(mirror.known(row).context, context)
+        ]
+
+    # Commits.
+
+    def committed(self, name: str, mirror: Mirror, changes: Changes) -> None:
+        """A commit of `name` became visible."""
+        for row, (_, new) in changes.get("buckets", {}).items():
+            self._bucket(mirror, row, new)
+        for row, (_, new) in changes.get("hints", {}).items():
+            if new is None:
+                mirror.hints.discard(row)
+            else:
+                mirror.hints.add(row)
+        for table, kept in (("records", mirror.records), ("held", mirror.held)):
+            for row, (_, new) in changes.get(table, {}).items():
+                if new == b"":
+                    continue  # a marker of long keys
+                self.dirty[row] = None
+                old = kept.get(row, EMPTY)
+                if new is None:
+                    kept.pop(row, None)
+                    self._left(name, table, row, old, changes)
+                    continue
+                found = broken.decode(table, row, new)
+                record = kept[row] = found.record
+                self._register(name, row, old, record)
+                if found.was is None or covers(record.context, old.context):
+                    self._grew(name, table, row, old, record)
+                else:
+                    # Its row was damaged; from here on it stands for what has come since.
+                    self._note_lost(row, old, record)
+
+    def _bucket(self, mirror: Mirror, row: bytes, data: bytes | None) -> None:
+        if data is None:
+            return
+        name = row.decode()
+        state = mirror.buckets[name] = STATE.decode(row, data)
+        known = self.buckets.setdefault(name, {})
+        before = known.get(state.generation)
+        known[state.generation] = state if before is None else before.merge(state)
+        self._located.clear()
+
+    def _register(self, name: str, row: bytes, old: Record, new: Record) -> None:
+        had = {(v.actor, v.counter) for v in old.versions}
+        for version in new.versions:
+            if (version.actor, version.counter) in had:
+                continue
+            dot = (row, version.actor, version.counter)
+            known = self.versions.get(dot)
+            if known is None:
+                self.versions[dot] = version.strip()
+                write = self._history.by_etag.get(version.etag)
+                if write is not None:
+                    dots = self.dots.setdefault(write.id, set())
+                    dots.add(dot)
+                    write.twice = write.twice or len(dots) > 1
+            elif (known.write, known.stamp, known.etag) != (
+                version.write,
+                version.stamp,
+                version.etag,
+            ):
+                self._broken(
+                    "I5",
+                    f"{version.id} of {self.told(row)} names {self.write_of(known)} and, at "
+                    f"{name}, {self.write_of(version)}",
+                )
+                continue
+            self._tally.held("I5")
+
+    def _grew(self, name: str, table: str, row: bytes, old: Record, new: Record) -> None:
+        if not old.context:
+            return
+        if covers(new.context, old.context):
+            merged = old.merge(new, latest=self.is_latest(row))
+            if merged.same_versions(new):
+                self._tally.held("I7")
+                return
+        self._broken(
+            "I7",
+            f"{table} of {self.told(row)} at {name} went from {describe(old)} to {describe(new)}",
+        )
+
+    def _left(self, name: str, table: str, row: bytes, old: Record, changes: Changes) -> None:
+        """A row was removed: by the reaper, or after handoff, and then its target has it."""
+        if self.is_gone(row):
+            return
+        if table == "records":
+            self._broken("I7", f"{name} dropped its record of {self.told(row)}, {describe(old)}")
+            return
+        found = self.locate(row)
+        assert found is not None
+        for place, (_, new) in changes.get("hints", {}).items():
+            target = self._targets.get(place[:8])
+            key = found.place[1].encode()
+            if new is not None or target is None:
+                continue
+            if hints.place(target, found.bucket.incarnation, key) != place:
+                continue
+            theirs = self.mirrors[target].known(row)
+            if covers(theirs.context, old.context):
+                self._tally.held("I7")
+            elif not self._was_lost(row, old.context):
+                self._broken(
+                    "I7",
+                    f"{name} dropped the copy of {self.told(row)} it kept for {target}: "
+                    f"{describe(old)}, while {target} has {describe(theirs)}",
+                )
+
+    def _was_lost(self, row: bytes, context: Context) -> bool:
+        return any(
+            counter > 0 and counter <= lost.get(actor, 0)
+            for lost in self.lost.get(row, ())
+            for actor, counter in context.items()
+        )
+
+    # Disks that lost what was durable.
+
+    def reread(self, name: str, view: Any) -> None:
+        """A drive is not what its commits made of it: `view` shows what it holds now."""
+        before = self.mirrors[name]
+        now = Mirror()
+        for table, kept in (("records", now.records), ("held", now.held)):
+            for row, data in view.scan(table, b""):
+                if data:
+                    kept[row] = broken.decode(table, row, data).record
+        now.hints = {row for row, _ in view.scan("hints", b"")}
+        for row, data in view.scan("buckets", b""):
+            try:
+                now.buckets[row.decode()] = STATE.decode(row, data)
+            except Corrupt:
+                continue
+        old = Mirror(before.records, before.held, before.hints, before.buckets)
+        before.records, before.held = now.records, now.held
+        before.hints, before.buckets = now.hints, now.buckets
+        for row in dict.fromkeys((*old.records, *old.held)):
+            self.dirty[row] = None
+            self._note_lost(row, old.known(row), before.known(row))
+
+    def _note_lost(self, row: bytes, old: Record, now: Record) -> None:
+        gone = {a: c for a, c in old.context.items() if c > now.context.get(a, 0)}
+        if not gone:
+            return
+        # What no other disk knows of it is what no system could keep.
+        for mirror in self.mirrors.values():
+            theirs = mirror.known(row).context
+            gone = {a: c for a, c in gone.items() if c > theirs.get(a, 0)}
+        if gone:
+            self.lost.setdefault(row, []).append(gone)
+        for version in old.versions:
+            if not self.holders((row, version.actor, version.counter)):
+                write = self._history.by_etag.get(version.etag)
+                if write is not None:
+                    self.unkeepable.add(write.id)
+
+    # Words.
+
+    def write_of(self, version: Version) -> str:
+        """Which client's write a version is."""
+        if version.deleted:
+            return f"a delete stamped {version.stamp}"
+        write = self._history.by_etag.get(version.etag)
+        return write.id if write is not None else f"nobody's write ({version.etag[:12]})"
+
+    def told(self, row: bytes) -> str:
+        """A row in words."""
+        found = self.locate(row)
+        if found is None:
+            return f"row {row.hex()}"
+        return f"{found.place[0]}/{found.place[1][:40]}"
+
+    def _broken(self, invariant: str, text: str) -> None:
+        self._tally.broken(invariant, self._now(), text)
+
+
+def covers(context: Context, other: Context) -> bool:
+    """Whether `context` knows all that `other` knows."""
+    return all(counter <= context.get(actor, 0) for actor, counter in other.items())
+
+
+def describe(record: Record) -> str:
+    """A record in words: its versions' dots, and its context."""
+    dots = " ".join(version.id + ("x" if version.deleted else "") for version in record.versions)
+    context = ",".join(f"{actor}:{counter}" for actor, counter in record.context.items())
+    return f"[{dots}] of {{{context}}}"
+
+
+def _knows(record: Record | None, actor: str, counter: int) -> bool:
+    return record is not None and counter <= record.context.get(actor, 0)

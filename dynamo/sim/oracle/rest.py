@@ -1,0 +1,308 @@
+"""What is checked when all is quiet: convergence, and what every node shows of every key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import msgspec
+from twisted.internet.defer import Deferred
+
+from dynamo.core.record import EMPTY
+from dynamo.sim import wording
+from dynamo.sim.client import Answer, request_bytes
+from dynamo.sim.clients import Clients
+from dynamo.sim.history import Place, Read, Write
+from dynamo.sim.oracle import rules
+from dynamo.sim.oracle.live import LiveChecks, name, terms
+from dynamo.sim.oracle.registry import Dot, Registry, describe
+from dynamo.sim.workload import BUCKETS
+from dynamo.sim.world import World
+
+AT_ONCE = 16
+"""Final reads under way at a time."""
+
+
+@attrs.define(eq=False)
+class RestChecks:
+    """See the module. `apart`: the most two wall clocks were ever apart, in seconds."""
+
+    world: World
+    live: LiveChecks
+    clients: Clients
+    apart: float = 0.0
+
+    @property
+    def registry(self) -> Registry:
+        """What is on the drives."""
+        return self.live.registry
+
+    # Who owns what.
+
+    def unequal(self, rows: list[bytes]) -> list[bytes]:
+        """Those of the rows whose owners do not hold the same."""
+        return [row for row in rows if not self._equal(row)]
+
+    def owners(self, row: bytes) -> tuple[str, ...]:
+        """The owners of a row, () for one of no bucket."""
+        found = self.registry.locate(row)
+        running = self.world.running()
+        if found is None or not running or self.registry.is_gone(row):
+            return ()
+        ring = self.world.node(running[0]).view.ring
+        key = found.place[1].encode()
+        n = found.bucket.properties.n or 3
+        return ring.ranking(ring.partition(found.bucket.incarnation, key))[:n]
+
+    def _equal(self, row: bytes) -> bool:
+        mirrors = self.registry.mirrors
+        owned = [mirrors[owner].records.get(row, EMPTY) for owner in self.owners(row)]
+        return all(record == owned[0] for record in owned[1:])
+
+    # Convergence.
+
+    def converged(self) -> None:
+        """I6: owners equal, nothing kept for others, and the chunks that records name are there."""
+        registry, tally = self.registry, self.live.tally
+        rows = dict.fromkeys(
+            row for m in registry.mirrors.values() for row in (*m.records, *m.held)
+        )
+        for row in rows:
+            if self._equal(row):
+                tally.held("I6")
+                continue
+            states = "; ".join(
+                f"{owner} {describe(registry.mirrors[owner].records.get(row, EMPTY))}"
+                for owner in self.owners(row)
+            )
+            self._broken("I6", f"owners of {registry.told(row)} differ at rest: {states}")
+        for host, mirror in registry.mirrors.items():
+            kept = [row for row in mirror.held if not registry.is_gone(row)]
+            if mirror.hints and kept:
+                self._broken("I6", f"{host} still has {len(mirror.hints)} hints at rest")
+            for row in kept:
+                told = f"{registry.told(row)}, {describe(mirror.held[row])}"
+                self._broken("I6", f"{host} still keeps a copy of {told}")
+            self._chunks(host)
+
+    def _chunks(self, host: str) -> None:
+        mirror = self.registry.mirrors[host]
+        stored = self.world.hosts[host].drive.chunks_durable
+        for row, record in mirror.records.items():
+            lacking = sorted(d for d in record.chunk_digests() if d not in stored)
+            if lacking and host not in self.live.spoiled:
+                told = f"{self.registry.told(row)}, {describe(record)}"
+                self._broken("I6", f"{host} lacks {len(lacking)} chunks of {told}")
+            elif record.chunk_digests():
+                self.live.tally.held("I6")
+
+    # What is shown.
+
+    def judge(self, read: Read) -> None:
+        """I1, I2, I3, I11 of a read at rest."""
+        writes = self.live.history.at.get(read.place, [])
+        if BUCKETS[read.bucket].conflicts == "latest":
+            self._judge_latest(read, writes)
+            return
+        tally = self.live.tally
+        for v in rules.owed(writes):
+            if v.id in read.shown:
+                tally.held("I1")
+            elif v.id in self.registry.unkeepable:
+                self.live.excused["disk lost"] += 1
+            else:
+                self._broken(
+                    "I1",
+                    f"{v.id} of {name(read.place)}, acknowledged at {v.ended:.3f} by {v.entry}, is "
+                    f"not shown by {read.entry} at R={read.r}, which shows {sorted(read.shown)}; "
+                    f"{self.live._dots(v)}; {self._records(read.place)}",
+                )
+        for id_, u in rules.gone(writes, self.live.uncovered).items():
+            v = self.live.history.writes[id_]
+            if id_ not in read.shown:
+                tally.held("I3" if u.deletes else "I1")
+            elif self._forgotten(v):
+                self.live.excused["disk lost"] += 1
+            else:
+                self._broken(
+                    "I3",
+                    f"{id_} of {name(read.place)} is shown by {read.entry} at R={read.r}, though "
+                    f"{u.id}, acknowledged at {u.ended:.3f}, replaced it; {self.live._dots(v, u)}; "
+                    f"{self._records(read.place)}",
+                )
+        self._doomstone(read, writes)
+        tally.held("I2", len(read.shown))
+        if len(read.shown) > 1:
+            tally.held("I11")
+
+    def _doomstone(self, read: Read, writes: list[Write]) -> None:
+        """I4: what was made again after a delete stays."""
+        deleted = [w for w in writes if w.deletes and w.outcome == "acked"]
+        if not deleted:
+            return
+        first = min(w.ended for w in deleted)
+        for v in rules.owed(writes):
+            if v.seen == frozenset() and v.begun > first and v.id in read.shown:
+                self.live.tally.held("I4")
+            elif v.seen == frozenset() and v.begun > first and v.id not in self.registry.unkeepable:
+                told = f"{v.id} of {name(read.place)}, made after a delete at {first:.3f}"
+                self._broken("I4", f"{told}, is not shown by {read.entry}; {self.live._dots(v)}")
+
+    def _forgotten(self, v: Write) -> bool:
+        """Whether a disk that was lost alone knew that `v` is replaced."""
+        return any(
+            counter <= lost.get(actor, 0)
+            for row, actor, counter in self.registry.dots.get(v.id, ())
+            for lost in self.registry.lost.get(row, ())
+        )
+
+    def _judge_latest(self, read: Read, writes: list[Write]) -> None:
+        """I1 of a register: the highest stamp that ever was on a disk wins, and it is the one
+        written last if that was later than clocks can disagree about."""
+        rows = {row for _, row in self.registry.rows(read.place)}
+        dots = [dot for dot in self.registry.versions if dot[0] in rows]
+        if any(self.registry.lost.get(row) for row in rows):
+            self.live.excused["disk lost"] += 1
+            return
+        best = max(dots, key=self._order, default=None)
+        expected: set[str] = set()
+        if best is not None and not self.registry.versions[best].deleted:
+            expected = {self.registry.write_of(self.registry.versions[best])}
+        if set(read.shown) != expected:
+            told = f"{read.entry} shows {sorted(read.shown)} of {name(read.place)} at R={read.r}"
+            self._broken("I1", f"{told}; the newest is {sorted(expected)}: {best}")
+            return
+        last = rules.surely_last(writes, self.apart)
+        if last is not None and set(read.shown) != (set() if last.deletes else {last.id}):
+            told = f"{last.id} of {name(read.place)} was written last, at {last.begun:.3f}"
+            shown = [self.live.history.writes[id_] for id_ in sorted(read.shown)]
+            self._broken(
+                "I1",
+                f"{told}; {read.entry} shows {sorted(read.shown)}; {self.live._dots(last, *shown)}",
+            )
+            return
+        self.live.tally.held("I1")
+
+    def _order(self, dot: Dot) -> tuple[int, str, int]:
+        return self.registry.versions[dot].order
+
+    def _records(self, place: Place) -> str:
+        told = []
+        for bucket, row in self.registry.rows(place):
+            if bucket.exists:
+                told += [
+                    f"{host} {describe(mirror.records[row])}"
+                    for host, mirror in self.registry.mirrors.items()
+                    if row in mirror.records
+                ]
+        return "; ".join(told)
+
+    # Asking.
+
+    def read_all(self) -> dict[Place, frozenset[str]]:
+        """Reads every key ever written through every node, in turns with every R."""
+        work: list[tuple[str, Place, int]] = []
+        for number, place in enumerate(sorted(self.live.history.at)):
+            if place[0] not in BUCKETS:
+                continue
+            n = terms(place[0], self.live.members)[0]
+            for turn, node in enumerate(self.world.running()):
+                work.append((node, place, 1 + (number + turn) % n))
+        shown: dict[Place, frozenset[str]] = {}
+        for read in self._reads(work):
+            self.judge(read)
+            shown[read.place] = read.shown
+        return shown
+
+    def mend(self) -> None:
+        """Reads every key once from all its owners, so that whoever is short is sent the rest."""
+        work = []
+        running = self.world.running()
+        for number, place in enumerate(sorted(self.live.history.at)):
+            generations = self.registry.generations(place[0])
+            if generations and generations[-1].exists:
+                n = terms(place[0], self.live.members)[0]
+                work.append((running[number % len(running)], place, n))
+        for _ in self._reads(work):
+            pass
+        self.world.run_for(3.0)
+
+    def _reads(self, work: list[tuple[str, Place, int]]) -> list[Read]:
+        found: list[Read] = []
+        waiting = list(reversed(work))
+        under_way = [0]
+        schedule = self.world.schedule
+
+        def begin() -> None:
+            while waiting and under_way[0] < AT_ONCE:
+                node, place, r = waiting.pop()
+                under_way[0] += 1
+                look = self.clients.look(node, place, {"r": str(r)})
+                asked = Deferred.fromCoroutine(look).addCallback(done, node, place, r)
+                asked.addErrback(lambda f: schedule.callLater(0.0, f.raiseException))
+
+        def done(result: Any, node: str, place: Place, r: int) -> None:
+            under_way[0] -= 1
+            if isinstance(result, Read):
+                found.append(result)
+            elif isinstance(result, Answer) and result.stale:
+                waiting.append((node, place, r))
+            elif isinstance(result, Answer):
+                told = result.failed or result.status
+                self._broken("I15", f"{node} answers {told} to a read of {name(place)} at R={r}")
+            begin()
+
+        begin()
+        schedule.run_while(lambda: bool(waiting or under_way[0]), schedule.now + 120.0)
+        return found
+
+    def listings(self, shown: dict[Place, frozenset[str]]) -> None:
+        """I12: what lists is what GETs, and the cluster's own counts agree."""
+        for number, bucket in enumerate(BUCKETS):
+            node = self.world.running()[number % len(self.world.running())]
+            answer = self._ask(node, wording.get_page(bucket, {"limit": "1000"}))
+            if answer is None or answer.status != 200:
+                self._broken("I12", f"{node} does not list {bucket} at rest")
+                continue
+            listed = {e["key"]: e["etag"] for e in msgspec.json.decode(answer.body)["objects"]}
+            there = {key: ids for (of, key), ids in shown.items() if of == bucket and ids}
+            for key in sorted({*listed, *there}):
+                if (key in listed) != (key in there):
+                    told = (
+                        "is listed and does not GET" if key in listed else "GETs and is not listed"
+                    )
+                    self._broken("I12", f"{name((bucket, key))} {told} at {node}")
+                else:
+                    self.live.tally.held("I12")
+        self._totals()
+
+    def _totals(self) -> None:
+        node = self.world.running()[0]
+        answer = self._ask(node, request_bytes(b"GET", b"/v1/cluster", []))
+        if answer is None or answer.status != 200:
+            self._broken("I12", f"{node} does not tell /v1/cluster at rest")
+            return
+        for member in msgspec.json.decode(answer.body)["members"]:
+            mirror = self.registry.mirrors[member["name"]]
+            live = [r for r in mirror.records.values() if any(not v.deleted for v in r.versions)]
+            size = sum(v.size for r in mirror.records.values() for v in r.versions)
+            told = (member["objects"], member["bytes"])
+            if told == (len(live), size):
+                self.live.tally.held("I12")
+            else:
+                there = f"it has {len(live)} objects and {size} bytes"
+                self._broken("I12", f"{member['name']} counts {told}, and {there}")
+
+    def _ask(self, node: str, request: bytes) -> Answer | None:
+        schedule = self.world.schedule
+        got: list[Answer] = []
+        for _ in range(2):
+            got.clear()
+            self.clients.ask(node, request).addCallback(got.append)
+            schedule.run_while(lambda: not got, schedule.now + 30.0)
+            if not (got and got[0].stale):
+                break
+        return got[0] if got else None
+
+    def _broken(self, invariant: str, text: str) -> None:
+        self.live.tally.broken(invariant, self.live.now(), text)

@@ -1,0 +1,207 @@
+"""One simulated run: draws a plan from a seed, carries it out, and says what came of it."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import attrs
+
+from dynamo.api.vitals import why_not_ready
+from dynamo.sim import faults, workload
+from dynamo.sim.clients import Clients
+from dynamo.sim.faults import Faults
+from dynamo.sim.history import History
+from dynamo.sim.logs import Listener
+from dynamo.sim.notes import Notes
+from dynamo.sim.oracle import Oracle
+from dynamo.sim.plan import Plan
+from dynamo.sim.tally import Tally
+from dynamo.sim.world import World
+
+READY_S = 60.0
+"""A new cluster is ready within this time."""
+SETTLE_S = 120.0
+"""When all is well again, nodes run and clients end within this time."""
+LOOK_S = 0.5
+SIZES = (5, 5, 5, 5, 5, 5, 3, 4, 7)
+OPERATIONS = 300
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What came of a run. Times are virtual seconds but `cpu`, which is of this machine.
+
+    `operations`: how many by kind and outcome. `faults`: how many were injected, by kind.
+    `excused`: what the oracle let pass, by reason. `settled_after`: from the last fault's end until
+    the cluster had settled. `digest`: of the trace, "" if there was none.
+    """
+
+    seed: int
+    size: int
+    seconds: float
+    operations: Counter[str]
+    faults: Counter[str]
+    tally: Tally
+    excused: Counter[str]
+    settled_after: float
+    digest: str
+    cpu: float = attrs.field(eq=False)
+
+
+def plan(seed: int, *, size: int = 0, seconds: float = 0.0) -> Plan:
+    """Everything that will be done in the run of `seed`; 0 lets the seed choose."""
+    rng = Random(f"{seed}:plan")
+    size = size or rng.choice(SIZES)
+    seconds = seconds or round(rng.uniform(80.0, 110.0), 3)
+    names = [f"n{number}" for number in range(1, size + 1)]
+    clients = rng.randint(2, 4)
+    operations = workload.draw(
+        Random(f"{seed}:operations"),
+        names=names,
+        clients=clients,
+        seconds=seconds,
+        rate=OPERATIONS / seconds,
+    )
+    return Plan(
+        seed=seed,
+        size=size,
+        clients=clients,
+        seconds=seconds,
+        operations=operations,
+        faults=faults.draw(Random(f"{seed}:faults"), names=names, seconds=seconds),
+    )
+
+
+def settings(seed: int) -> dict[str, dict[str, Any]]:
+    """The nodes' configuration, which varies a little from seed to seed."""
+    rng = Random(f"{seed}:settings")
+    return {
+        "cluster": {"partitions": rng.choice((64, 64, 64, 16))},
+        # Not "wan": the oracle gives a mended cluster less time than that takes to notice.
+        "gossip": {"profile": rng.choice(("lan", "lan", "lan", "local"))},
+        "limits": {"request_timeout": 5.0, "shutdown_grace": 5.0},
+    }
+
+
+def run(
+    plan: Plan, *, traced: bool = False, write: Callable[[str], object] | None = None
+) -> Outcome:
+    """Carries a plan out. `write` is given each line of the trace."""
+    cpu = time.process_time()
+    # When what nobody holds is cleared away must not depend on what ran before in this process.
+    gc.collect()
+    gc.disable()
+    try:
+        world = World(
+            plan.seed, plan.size, settings=settings(plan.seed), traced=traced, write=write
+        )
+        tally = Tally()
+        with Listener(world, tally):
+            outcome = _Run(plan, world, tally).outcome()
+            gc.collect()  # errors that nobody took are told now
+        digest = world.trace.digest() if traced else ""
+    finally:
+        gc.enable()
+    return attrs.evolve(outcome, digest=digest, cpu=time.process_time() - cpu)
+
+
+def run_seed(seed: int) -> Outcome:
+    """The run of a seed."""
+    return run(plan(seed))
+
+
+class _Run:
+    def __init__(self, plan: Plan, world: World, tally: Tally) -> None:
+        self._plan = plan
+        self._world = world
+        self._tally = tally
+        self._history = History()
+        self._oracle = Oracle(world, self._history, tally)
+        self._notes = Notes(world, tally, self._history.watcher)
+        self._history.watcher = self._notes
+        self._clients = self._oracle.clients = Clients(world, plan, self._history)
+        self._faults = Faults(world, self._oracle)
+        self._settled_after = 0.0
+
+    def outcome(self) -> Outcome:
+        world = self._world
+        for host in world.hosts.values():
+            self._oracle.watch(host)
+        for name in world.names:
+            world.start(name)
+        if self._ready():
+            self._clients.prepare()
+            self._clients.begin()
+            self._faults.begin(self._plan.faults)
+            world.run_for(self._plan.seconds)
+            world.trace.add("sim", "everything is mended")
+            self._faults.heal()
+            self._settle()
+        return Outcome(
+            seed=self._plan.seed,
+            size=self._plan.size,
+            seconds=world.schedule.now - world.began,
+            operations=self._notes.counts,
+            faults=self._faults.injected,
+            tally=self._tally,
+            excused=self._oracle.excused,
+            settled_after=self._settled_after,
+            digest="",
+            cpu=0.0,
+        )
+
+    def _wait(self, for_what: Callable[[], str], seconds: float) -> str:
+        """Until it gives "", which it then gives; what it gives last if that takes too long."""
+        schedule = self._world.schedule
+        end = schedule.now + seconds
+        while why := for_what():
+            if schedule.now >= end:
+                return why
+            self._world.run_for(LOOK_S)
+        return ""
+
+    def _ready(self) -> bool:
+        world = self._world
+
+        def why_not() -> str:
+            for name in world.names:
+                node = world.node(name)
+                why = why_not_ready(node.view, node.defaults)
+                alive = sum(m.liveness == "alive" for m in node.view.members())
+                if why or alive < len(world.names):
+                    return f"{name}: {why or f'sees {alive} members'}"
+            return ""
+
+        why = self._wait(why_not, READY_S)
+        if why:
+            self._broken("I15", f"A new cluster is not ready after {READY_S:g} s. {why}")
+        else:
+            world.trace.add("sim", "the cluster is ready")
+        return not why
+
+    def _settle(self) -> None:
+        def why_not() -> str:
+            if not self._clients.idle():
+                return "A client still waits for an answer."
+            if not self._faults.calm:
+                return f"Only {', '.join(world.running())} run."
+            return ""
+
+        world = self._world
+        began = world.schedule.now
+        why = self._wait(why_not, SETTLE_S)
+        if why:
+            self._broken("I6", f"Not quiet {SETTLE_S:g} s after the last fault. {why}")
+        else:
+            self._oracle.settle()
+        self._settled_after = world.schedule.now - began
+        self._notes.tell_violations()
+
+    def _broken(self, invariant: str, text: str) -> None:
+        world = self._world
+        self._tally.broken(invariant, world.schedule.now - world.began, text)

@@ -1,0 +1,182 @@
+"""What the clients of a run will do, drawn from one die beforehand.
+
+Several buckets with different rules, a few hot keys and some cold ones in each, and keys whose
+names are not what one expects. Keys that begin with "c/" are written only with the context of a
+read, or as creates: of those it is known to the last write what may replace what. The others are
+also written without any, as plain clients do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from random import Random
+
+from dynamo.core.buckets import Properties
+from dynamo.sim.plan import Operation
+
+WEIGHTS = {
+    # Documented face.
+    "create": 7,
+    "update": 6,
+    "erase": 3,
+    "look": 3,
+    "open": 6,
+    # Resource face.
+    "put": 20,
+    "delete": 7,
+    "get": 28,
+    "head": 4,
+    "range": 3,
+    "list": 4,
+    "buckets": 1,
+    "conditional": 2,
+    # Both.
+    "bucket_create": 1,
+    "bucket_put": 1,
+    "bucket_delete": 1,
+}
+KINDS = tuple(WEIGHTS)
+"""The kinds of operation. A write is `create` (with an empty context), or one of `update`, `erase`
+(a delete), `put`, `delete`, each with the context its client read (`Operation.seen`) or without."""
+
+BUCKETS: dict[str, Properties] = {
+    "plain": Properties(),
+    "strict": Properties(n=3, r=2, w=2, quorum="strict"),
+    "fast": Properties(n=3, r=1, w=1),
+    "single": Properties(n=1),
+    "wide": Properties(n=5, r=3, w=3),
+    "latest": Properties(n=3, r=2, w=2, conflicts="latest"),
+}
+"""The buckets there are before the first operation."""
+
+CHURN = ("churn", "é ~b")
+"""Names of buckets that come and go."""
+
+SHARES = {"plain": 30, "strict": 22, "fast": 12, "single": 8, "wide": 10, "latest": 14, "churn": 4}
+KNOWN = "c/"
+ODD = ("ü/☃", "a//b", "..", "%2e%2e/x", "q?a=b&c+d #", "k" * 600, " ", "a/b/c/")
+HOT, COLD = 3, 5
+HOT_SHARE = 0.7
+AGAIN = 4
+"""Keys that are created, deleted and created again, in turns."""
+
+OPTIONS_SHARE = 0.15
+SMALL = (24, 400)
+EDGES = (65_536, 65_537)
+LARGE = (70_000, 200_000)
+CHUNKS = (1_048_576, 1_100_000)
+
+
+def is_known(key: str) -> bool:
+    """Whether every write of this key says what it has seen."""
+    return key.startswith(KNOWN)
+
+
+def draw(
+    rng: Random, *, names: Sequence[str], clients: int, seconds: float, rate: float
+) -> tuple[Operation, ...]:
+    """Operations of `clients` clients for `seconds` seconds, about `rate` a second, by time;
+    `names` are the nodes."""
+    drawing = _Drawing(rng, names, clients)
+    keys = {bucket: _keys(rng, bucket) for bucket in SHARES}
+    at = sorted(rng.uniform(0.0, seconds) for _ in range(int(seconds * rate * 0.9)))
+    made = [drawing.operation(moment, keys) for moment in at]
+    for number in range(AGAIN):
+        made += drawing.again(number, seconds)
+    made.sort(key=lambda operation: (operation.at, operation.number))
+    return tuple(made)
+
+
+def _keys(rng: Random, bucket: str) -> list[str]:
+    """Hot ones first."""
+    names = [f"h{number}" for number in range(HOT)]
+    names += [rng.choice(ODD) if rng.random() < 0.3 else f"k{n}" for n in range(COLD)]
+    known = bucket != "latest"
+    return [
+        (KNOWN if known and number % 3 else "f/") + name
+        for number, name in enumerate(dict.fromkeys(names))
+    ]
+
+
+class _Drawing:
+    def __init__(self, rng: Random, names: Sequence[str], clients: int) -> None:
+        self._rng = rng
+        self._names = names
+        self._clients = clients
+        self._number = 0
+        self._kinds = list(accumulate(WEIGHTS.values()))
+        self._shares = list(accumulate(SHARES.values()))
+
+    def operation(self, at: float, keys: dict[str, list[str]]) -> Operation:
+        """Any one."""
+        rng = self._rng
+        kind = rng.choices(KINDS, cum_weights=self._kinds)[0]
+        if kind.startswith("bucket_"):
+            return self._make(at, kind, rng.choice(CHURN))
+        bucket = rng.choices(list(SHARES), cum_weights=self._shares)[0]
+        of = keys[bucket]
+        key = rng.choice(of[:HOT]) if rng.random() < HOT_SHARE else rng.choice(of)
+        seen = kind in ("put", "delete", "update", "erase") and (
+            is_known(key) or rng.random() < 0.4
+        )
+        size = self._size() if kind in ("create", "update", "put", "conditional") else 0
+        return self._make(at, kind, bucket, key, seen, size, self._options(kind, bucket))
+
+    def again(self, number: int, seconds: float) -> list[Operation]:
+        """One key's life, over and over: made, deleted by somebody who saw it, made again."""
+        rng, made = self._rng, []
+        bucket = ("plain", "strict", "fast", "wide")[number % 4]
+        at = rng.uniform(0.0, 2.0)
+        while at < seconds:
+            for kind, seen in (("create", False), ("delete", True)):
+                made.append(self._make(at, kind, bucket, f"{KNOWN}again{number}", seen, 40))
+                at += rng.uniform(0.05, 3.0)
+        return [operation for operation in made if operation.at < seconds]
+
+    def _make(
+        self,
+        at: float,
+        kind: str,
+        bucket: str,
+        key: str = "",
+        seen: bool = False,
+        size: int = 0,
+        options: dict[str, str] | None = None,
+    ) -> Operation:
+        self._number += 1
+        return Operation(
+            number=self._number,
+            at=at,
+            client=self._rng.randrange(self._clients),
+            kind=kind,
+            entry=self._rng.choice(self._names),
+            bucket=bucket,
+            key=key,
+            seen=seen,
+            size=size,
+            options=options or {},
+        )
+
+    def _size(self) -> int:
+        rng, die = self._rng, self._rng.random()
+        if die < 0.002:
+            return rng.randint(*CHUNKS)
+        if die < 0.012:
+            return rng.randint(*LARGE)
+        return rng.choice(EDGES) if die < 0.017 else rng.randint(*SMALL)
+
+    def _options(self, kind: str, bucket: str) -> dict[str, str]:
+        rng = self._rng
+        if kind not in ("put", "delete", "get", "head", "range", "list"):
+            return {}
+        if rng.random() >= OPTIONS_SHARE:
+            return {}
+        n = min(BUCKETS.get(bucket, Properties()).n or 3, len(self._names))
+        reads = kind not in ("put", "delete")
+        options = {"r" if reads else "w": str(rng.randint(1, n))}
+        if rng.random() < 0.3:
+            options["timeout"] = rng.choice(("1.5", "3", "8"))
+        if rng.random() < 0.2:
+            options["quorum"] = rng.choice(("sloppy", "strict"))
+        return options

@@ -1,0 +1,156 @@
+"""What the oracle says of single commits: dots used twice, records that shrink, copies dropped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dynamo.core.buckets import Bucket, Properties
+from dynamo.core.record import Draft, Record
+from dynamo.sim.history import History, Write, body_of, etag_of
+from dynamo.sim.oracle.registry import Registry
+from dynamo.sim.tally import Tally
+from dynamo.storage import hints, rows
+from dynamo.wire.codec import HINT, KEEPING, STATE, Hint
+
+MADE = Bucket("b").create(1, 1, Properties())
+
+
+class Drives:
+    """Two drives that commit what a test says, and the tally of what was said of it."""
+
+    def __init__(self) -> None:
+        self.history, self.tally = History(), Tally()
+        self.registry = Registry(self.history, self.tally, lambda: 1.0)
+        self._hooks = {name: self.registry.watch(name) for name in ("n1", "n2")}
+        self.commit("n1", "buckets", b"b", None, STATE.encode(b"b", MADE))
+
+    def commit(self, at: str, table: str, row: bytes, old: Any, new: Any, **more: Any) -> None:
+        self._hooks[at]({table: {row: (old, new)}, **more})
+
+    def keep(self, at: str, record: Record, *, table: str = "records", key: str = "k") -> None:
+        self.commit(at, table, self.row(key), None, KEEPING[table].encode(self.row(key), record))
+
+    def drop(self, at: str, *, table: str = "records", key: str = "k", **more: Any) -> None:
+        self.commit(at, table, self.row(key), b"?", None, **more)
+
+    def row(self, key: str = "k") -> bytes:
+        return rows.row(MADE.incarnation, key.encode())
+
+    def write(self, name: str, key: str = "k") -> Draft:
+        body = body_of(name, 30)
+        self.history.begin(Write(name, "b", key, 0, "n1", 0.0, body=body))
+        return Draft(write=name.encode(), size=30, etag=etag_of(body), body=body)
+
+    def broken(self) -> list[str]:
+        return [violation.invariant for violation in self.tally.violations]
+
+
+def put(record: Record, draft: Draft, actor: str = "n1", **more: Any) -> Record:
+    return record.put(draft, actor=actor, stamp=5, **more)
+
+
+def test_records_that_grow_are_well() -> None:
+    """And what they hold is known by write and by drive."""
+    drives = Drives()
+    first = put(Record(), drives.write("w1"))
+    drives.keep("n1", first)
+    drives.keep("n2", first)
+    drives.keep("n1", put(first, drives.write("w2")))
+    assert drives.broken() == []
+    assert drives.tally.exercised["I5"] == 3
+    assert drives.tally.exercised["I7"] == 1
+    assert drives.registry.dots["w1"] == {(drives.row(), "n1", 1)}
+    assert drives.registry.holders((drives.row(), "n1", 1)) == ["n1", "n2"]
+    assert drives.registry.holders((drives.row(), "n1", 2)) == ["n1"]
+    assert drives.registry.covering(drives.row(), {"n1": 2}) == ["n1"]
+
+
+def test_a_dot_of_two_writes_is_told() -> None:
+    """Wherever the second one turns up; of two keys it is two dots."""
+    drives = Drives()
+    drives.keep("n1", put(Record(), drives.write("w1")))
+    drives.keep("n2", put(Record(), drives.write("w3", "l")), key="l")
+    assert drives.broken() == []
+    drives.keep("n2", put(Record(), drives.write("w2")))
+    assert drives.broken() == ["I5"]
+    assert "w1" in drives.tally.violations[0].text
+    assert "w2" in drives.tally.violations[0].text
+
+
+def test_a_write_of_two_dots_was_tried_twice() -> None:
+    drives = Drives()
+    draft = drives.write("w1")
+    drives.keep("n1", put(Record(), draft))
+    assert not drives.history.writes["w1"].twice
+    drives.keep("n2", put(Record(), draft, "n2"))
+    assert drives.history.writes["w1"].twice
+    assert drives.broken() == []
+
+
+def test_a_record_that_forgets_is_told() -> None:
+    """Its context shrank, or a version went that nothing replaced."""
+    first = Drives()
+    old = put(Record(), first.write("w1"))
+    first.keep("n1", put(old, first.write("w2")))
+    first.keep("n1", old)
+    assert first.broken() == ["I7"]
+    second = Drives()
+    old = put(Record(), second.write("w1"))
+    second.keep("n1", put(old, second.write("w2"), context={}))
+    second.keep("n1", Record({"n1": 2}, old.versions))
+    assert second.broken() == []  # known and not there: a delete says just that
+    second.keep("n1", put(Record({"n1": 2}, ()), second.write("w3"), context={}))
+    second.keep("n1", Record({"n1": 4}, ()))
+    assert second.broken() == []
+    second.keep("n1", Record({"n1": 4}, old.versions))
+    assert second.broken() == ["I7"]
+
+
+def test_an_owner_drops_nothing_while_the_bucket_is_there() -> None:
+    drives = Drives()
+    record = put(Record(), drives.write("w1"))
+    drives.keep("n1", record)
+    drives.drop("n1")
+    assert drives.broken() == ["I7"]
+    drives.keep("n1", record)
+    drives.commit("n2", "buckets", b"b", None, STATE.encode(b"b", MADE.delete(2)))
+    drives.drop("n1")
+    assert drives.broken() == ["I7"]
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+def test_a_stand_in_drops_what_its_target_has(delivered: bool) -> None:
+    drives = Drives()
+    record = put(Record(), drives.write("w1"))
+    drives.keep("n1", record, table="held")
+    if delivered:
+        drives.keep("n2", record)
+    place = hints.place("n2", MADE.incarnation, b"k")
+    hint = HINT.encode(place, Hint(0, MADE.incarnation, b"k"))
+    drives.drop("n1", table="held", hints={place: (hint, None)})
+    assert drives.broken() == ([] if delivered else ["I7"])
+
+
+class Empty:
+    """A drive that was wiped."""
+
+    def scan(self, table: str, start: bytes) -> list[tuple[bytes, bytes]]:
+        return []
+
+
+def test_what_only_a_lost_disk_had_cannot_be_kept() -> None:
+    """And nothing else is excused."""
+    drives = Drives()
+    only = put(Record(), drives.write("w1"))
+    both = put(Record(), drives.write("w2", "l"))
+    drives.keep("n1", only)
+    drives.keep("n1", both, key="l")
+    drives.keep("n2", both, key="l")
+    drives.registry.reread("n1", Empty())
+    assert drives.registry.unkeepable == {"w1"}
+    assert drives.registry.lost == {drives.row(): [{"n1": 1}]}
+    assert drives.registry.holders((drives.row("l"), "n1", 1)) == ["n2"]
+    drives.keep("n1", both, key="l")
+    assert drives.broken() == []

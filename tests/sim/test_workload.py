@@ -1,0 +1,72 @@
+"""What clients are told to do: from one die, on the buckets there are, by all kinds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+
+from dynamo.core.names import check_bucket, check_key
+from dynamo.sim.doings import DOINGS
+from dynamo.sim.plan import Operation
+from dynamo.sim.workload import BUCKETS, CHURN, KINDS, draw, is_known
+
+NAMES = ["n1", "n2", "n3", "n4", "n5"]
+
+
+def drawn(seed: int = 1, seconds: float = 60.0, rate: float = 50.0) -> tuple[Operation, ...]:
+    return draw(Random(seed), names=NAMES, clients=4, seconds=seconds, rate=rate)
+
+
+def test_the_same_die_draws_the_same() -> None:
+    assert drawn(3) == drawn(3)
+    assert drawn(3) != drawn(4)
+
+
+def test_operations_are_in_time_and_of_every_kind() -> None:
+    """About as many as asked for; each with a number of its own."""
+    operations = drawn()
+    assert [o.at for o in operations] == sorted(o.at for o in operations)
+    assert operations[0].at >= 0
+    assert operations[-1].at < 60
+    assert 0.85 * 3000 < len(operations) < 1.15 * 3000
+    assert len({o.number for o in operations}) == len(operations)
+    assert {o.kind for o in operations} == set(KINDS) == set(DOINGS)
+    assert {o.entry for o in operations} == set(NAMES)
+    assert {o.client for o in operations} == set(range(4))
+    assert {o.bucket for o in operations} == {*BUCKETS, *CHURN}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_named_can_be(seed: int) -> None:
+    """Odd names are still names."""
+    for operation in drawn(seed):
+        check_bucket(operation.bucket)
+        if operation.key:
+            check_key(operation.key)
+
+
+def test_known_keys_are_never_written_blindly() -> None:
+    """That is what makes the strict judgement of them right."""
+    for operation in drawn():
+        if is_known(operation.key) and operation.kind in ("put", "update", "delete", "erase"):
+            assert operation.seen, operation
+
+
+def test_some_keys_are_hot_and_some_bodies_large() -> None:
+    """And most are small."""
+    operations = drawn()
+    keys = Counter((o.bucket, o.key) for o in operations if o.key)
+    assert keys.most_common(1)[0][1] > 10 * min(keys.values())
+    sizes = [o.size for o in operations if o.size]
+    assert sum(size > 65_536 for size in sizes) < 0.05 * len(sizes)
+    assert max(sizes) > 70_000
+
+
+def test_no_request_asks_for_more_than_its_bucket_copies() -> None:
+    """It would be refused, whatever the state of the cluster."""
+    for operation in drawn():
+        n = BUCKETS[operation.bucket].n or 3 if operation.bucket in BUCKETS else 3
+        for count in ("r", "w"):
+            assert int(operation.options.get(count, 1)) <= n
