@@ -21,6 +21,7 @@ from dynamo.coordinator.terms import Defaults
 from dynamo.coordinator.writes import Writer
 from dynamo.core.clock import HybridClock
 from dynamo.replica.local import LocalReplica
+from dynamo.replica.wholeness import Wholeness
 from dynamo.storage.copies import Copies
 from dynamo.storage.facts import BucketTable
 from dynamo.wire.messages import BucketMake, Coordinate
@@ -40,6 +41,7 @@ def build_door(
     wall_ms: Callable[[], int],
     actor: Callable[[], str],
     counted: Callable[[str, str], None],
+    whole: Wholeness,
 ) -> Door:
     """The coordinator, and in `local` what peers may ask of it. `wall_ms` is in milliseconds since
     the epoch; `counted(operation, outcome)` is for metrics."""
@@ -51,7 +53,7 @@ def build_door(
         "counted": counted,
     }
     timing: dict[str, Any] = {"hybrid": hybrid, "wall_ms": wall_ms}
-    writer = Writer(copies=copies, actor=actor, **asking, **timing)
+    writer = Writer(copies=copies, actor=actor, lacks=whole.lacks, **asking, **timing)
     buckets = Buckets(view=view, table=table, clock=reactor, defaults=defaults, **timing)
     local.handlers[Coordinate] = lambda op: Deferred.fromCoroutine(writer.coordinate(op))
     local.handlers[BucketMake] = lambda op: Deferred.fromCoroutine(buckets.make(op))
@@ -62,7 +64,7 @@ def build_door(
         defaults=defaults,
         buckets=buckets,
         writer=writer,
-        reader=Reader(local_read=copies.read, **asking),
+        reader=Reader(local_read=copies.read, awaits=whole.awaits, **asking),
         repairer=Repairer(**asking),
         bodies=Bodies(
             view=view,

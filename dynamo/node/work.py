@@ -13,16 +13,19 @@ from dynamo.background.census import Census
 from dynamo.background.divergence import Surroundings
 from dynamo.background.handoff import Handoff
 from dynamo.background.reaper import Reaper
+from dynamo.background.refill import Refill
 from dynamo.background.runner import Runner, Task
 from dynamo.background.upkeep import Upkeep
 from dynamo.cluster.membership import Membership
 from dynamo.config import Config
 from dynamo.core.admission import Admission
+from dynamo.core.refilling import Refilling
 from dynamo.ports import Liveness
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.trees import TreeKeeper
+from dynamo.replica.wholeness import Wholeness
 from dynamo.storage.copies import Copies
-from dynamo.storage.facts import BucketTable
+from dynamo.storage.facts import BucketTable, Identity
 from dynamo.storage.trees import Trees
 
 LOOK_S = 1.0
@@ -47,6 +50,9 @@ class Work:
         actor: Callable[[], str],
         metrics: Metrics,
         trees: Trees,
+        identity: Identity,
+        refilling: Refilling,
+        whole: Wholeness,
         rng: random.Random,
         wall_clock: Callable[[], float],
     ) -> None:
@@ -68,8 +74,11 @@ class Work:
         keeper = TreeKeeper(copies, trees, table, wall_clock)
         local.handlers.update(keeper.handlers())
         local.exchanged = keeper.exchanged
+        keeper.lacking = whole.pair_lacks
+        around = Surroundings(view, keeper)
+        self.refill = Refill(around, identity, refilling, reactor)
         self.antientropy = AntiEntropy(
-            around=Surroundings(view, keeper),
+            around=around,
             interval=config.repair.interval,
             seconds=reactor.seconds,
             rng=rng,
@@ -93,6 +102,7 @@ class Work:
         self.runner.add(
             Task("antientropy", self.antientropy.step, idle_s=self._look_s, busy_s=0.01)
         )
+        self.runner.add(Task("refill", self.refill.step, idle_s=self._look_s, busy_s=0.01))
         self.upkeep.start(self.runner)
         self._view.watch(self._member_changed)
 
@@ -101,3 +111,5 @@ class Work:
         if liveness == "alive":
             self.antientropy.appeared(name)
             self.runner.wake("antientropy")
+            self.refill.appeared(name)
+            self.runner.wake("refill")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
@@ -43,6 +44,7 @@ class Lane:
         self._queue: deque[tuple[Op, Deferred[Reply], int]] = deque()
         self._queued_bytes = 0
         self._gave_up = 0
+        self._under_way: dict[Deferred[Sequence[Reply]], list[tuple[Op, Deferred[Reply]]]] = {}
 
     def call(self, op: Op) -> Deferred[Reply]:
         """Queues one operation; fires with its reply, or fails with the `Fault` it stands for."""
@@ -67,6 +69,15 @@ class Lane:
 
     def _given_up(self, _: object) -> None:
         self._gave_up += 1
+        if self._under_way:
+            self._clock.callLater(0, self._break_off)
+
+    def _break_off(self) -> None:
+        """What nobody waits for any more should not be done late either: breaks off requests of
+        which that is true of every operation."""
+        for sent, batch in list(self._under_way.items()):
+            if all(done.called for _, done in batch):
+                sent.cancel()
 
     def _full(self) -> bool:
         return len(self._queue) >= QUEUE_MAX or self._queued_bytes >= QUEUE_BYTES_MAX
@@ -98,6 +109,8 @@ class Lane:
             return
         self._in_flight += 1
         sent = self._send([op for op, _ in batch])
+        self._under_way[sent] = batch
+        sent.addBoth(self._ended, sent)
         sent.addCallbacks(self._answered, self._failed, callbackArgs=(batch,), errbackArgs=(batch,))
         sent.addErrback(self._failed, batch)
         if self._queue:
@@ -120,6 +133,10 @@ class Lane:
         for _, done in batch:
             if not done.called:
                 done.errback(failure)
+
+    def _ended(self, result: Any, sent: Deferred[Sequence[Reply]]) -> Any:
+        self._under_way.pop(sent, None)
+        return result
 
     def _next(self) -> None:
         self._in_flight -= 1

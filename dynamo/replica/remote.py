@@ -36,14 +36,16 @@ LANES: dict[type[Op], str] = {
     messages.TreeRoots: "tree",
     messages.TreeLevel: "tree",
     messages.TreeKeys: "tree",
+    messages.Pull: "pull",
     messages.Merge: "write",
     messages.BucketMerge: "write",
     messages.ChunksDiscard: "write",
     messages.Coordinate: "forward",
     messages.BucketMake: "forward",
 }
-IN_FLIGHT = {"read": 1, "scan": 2, "tree": 1, "write": 1, "forward": 8}
+IN_FLIGHT = {"read": 1, "scan": 2, "tree": 1, "pull": 2, "write": 1, "forward": 8}
 OPS = b"/peer/ops"
+SILENT_S = 1.0
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 
 
@@ -169,12 +171,14 @@ class RemoteReplica:
         if self._signer.required:
             now = self._wall_clock() + self._ahead
             headers[HEADER] = self._signer.sign(now, method, path, body)
+        began = self._clock.seconds()
         try:
             return await self._ask(method, path, body, headers, timeout)
         except (ConnectError, ConnectingCancelledError) as error:
             self._evidence(self.name, False)
             raise PeerUnreachable(self.name, "refused the connection", sent=False) from error
         except CancelledError as error:
+            self._given_up(began)
             raise PeerUnreachable(self.name, "was not waited for") from error
         except TimeoutError as error:
             self._evidence(self.name, False)
@@ -183,10 +187,16 @@ class RemoteReplica:
             raise
         except Exception as error:
             if _given_up(error):
+                self._given_up(began)
                 raise PeerUnreachable(self.name, "was not waited for") from error
             self._evidence(self.name, False)
             why = Failure(error).getErrorMessage()
             raise PeerUnreachable(self.name, f"broke off ({why})") from error
+
+    def _given_up(self, began: float) -> None:
+        """Nobody waited any longer: that says something of the peer if it was silent for long."""
+        if self._clock.seconds() - began >= SILENT_S:
+            self._evidence(self.name, False)
 
     async def _ask(
         self,

@@ -162,9 +162,9 @@ class _Drawing:
         rng, die = self._rng, self._rng.random()
         if die < 0.002:
             return rng.randint(*CHUNKS)
-        if die < 0.012:
+        if die < 0.04:
             return rng.randint(*LARGE)
-        return rng.choice(EDGES) if die < 0.017 else rng.randint(*SMALL)
+        return rng.choice(EDGES) if die < 0.045 else rng.randint(*SMALL)
 
     def _options(self, kind: str, bucket: str) -> dict[str, str]:
         rng = self._rng

@@ -51,7 +51,8 @@ class Merge(Op, frozen=True, array_like=True, tag=2):
 class Coordinate(Op, frozen=True, array_like=True, tag=3):
     """Coordinate this write: give it a dot, store it, replicate it. `draft=None` deletes.
 
-    `timeout` is in seconds.
+    `timeout` is in seconds. `stamp` is a reading of the hybrid clock of whoever took the request,
+    so that a try that is done late is not taken for a newer write; 0: the coordinator's.
     """
 
     incarnation: bytes
@@ -63,6 +64,7 @@ class Coordinate(Op, frozen=True, array_like=True, tag=3):
     strict: bool
     latest: bool
     timeout: float
+    stamp: int = 0
 
 
 class Scan(Op, frozen=True, array_like=True, tag=4):
@@ -134,6 +136,8 @@ class TreeRoots(Op, frozen=True, array_like=True, tag=12):
     copies: int
     partitions: tuple[int, ...]
     roots: tuple[bytes, ...]
+    refills: bool = False
+    """The sender takes back what it lost, and wants to know the roots of one that does so too."""
 
 
 class TreeLevel(Op, frozen=True, array_like=True, tag=13):
@@ -154,12 +158,19 @@ class TreeKeys(Op, frozen=True, array_like=True, tag=14):
     after: bytes = b""
 
 
+class Pull(Op, frozen=True, array_like=True, tag=15):
+    """The owned records of these keys (incarnation, key), bytes included."""
+
+    keys: tuple[tuple[bytes, bytes], ...]
+
+
 class Reply(msgspec.Struct, frozen=True, array_like=True):
     """One answer."""
 
 
 class ReadReply(Reply, frozen=True, array_like=True, tag=1):
-    """`awaiting`: members known to hold hints for this node that it has not been given yet."""
+    """`awaiting`: members known to hold hints for this node that it has not been given yet, or
+    what it lost; the answer says nothing without theirs."""
 
     record: Record
     awaiting: tuple[str, ...] = ()
@@ -237,6 +248,13 @@ class TreeKeysReply(Reply, frozen=True, array_like=True, tag=11):
     last: bytes = b""
 
 
+class PullReply(Reply, frozen=True, array_like=True, tag=12):
+    """As they are on disk, in the order of the keys: one at least, as many as fit; b"" where there
+    is nothing."""
+
+    records: tuple[bytes, ...]
+
+
 class Fault(Reply, frozen=True, array_like=True, tag=99):
     """An error, as its stable code, its sentence and the data needed to raise it again."""
 
@@ -262,6 +280,7 @@ AnyOp = (
     | TreeRoots
     | TreeLevel
     | TreeKeys
+    | Pull
 )
 AnyReply = (
     ReadReply
@@ -275,6 +294,7 @@ AnyReply = (
     | TreeRootsReply
     | TreeLevelReply
     | TreeKeysReply
+    | PullReply
     | Fault
 )
 

@@ -19,16 +19,18 @@ from dynamo.wire.messages import BucketRead, Fault, Merge, MergeReply, Op, Reply
 
 
 class Peer:
-    """`batches` are those sent; `heard` what each operation came to, by its name."""
+    """`batches` are those sent, `broken_off` those of them that the lane gave up; `heard` what each
+    operation came to, by its name."""
 
     def __init__(self, in_flight_max: int = 1) -> None:
         self.clock = Clock()
         self.batches: list[tuple[Sequence[Op], Deferred[Sequence[Reply]]]] = []
         self.heard: dict[str, Any] = {}
+        self.broken_off: list[object] = []
         self.lane = Lane("n2", self.clock, self._send, in_flight_max)
 
     def _send(self, ops: Sequence[Op]) -> Deferred[Sequence[Reply]]:
-        answer: Deferred[Sequence[Reply]] = Deferred()
+        answer: Deferred[Sequence[Reply]] = Deferred(self.broken_off.append)
         self.batches.append((ops, answer))
         return answer
 
@@ -260,6 +262,23 @@ def test_a_cancelled_operation_is_not_sent_if_it_still_waits() -> None:
     for name in ("early", "under way", "late"):
         assert isinstance(peer.heard[name], CancelledError)
     assert peer.heard["other"] == MergeReply({"other": 1})
+
+
+def test_a_request_nobody_waits_for_is_broken_off() -> None:
+    """Lest it be done long after somebody else has done it; not while one in it is waited for."""
+    peer = Peer()
+    a, b = peer.ask("a"), peer.ask("b")
+    peer.turn()
+    a.cancel()
+    peer.turn()
+    assert peer.broken_off == []
+    b.cancel()
+    peer.turn()
+    assert peer.broken_off == [peer.batches[0][1]]
+    assert peer.heard.keys() == {"a", "b"}
+    peer.ask("c")
+    peer.turn()
+    assert peer.sizes() == [2, 1]
 
 
 def test_an_unknown_fault_is_the_peers() -> None:

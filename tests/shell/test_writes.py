@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dynamo.core.clock import wall_ms_of
 from dynamo.errors import NotReady, QuorumNotMet, StorageFull
 from tests.support.cluster import TestCluster
 
@@ -204,6 +205,27 @@ def test_a_coordinator_that_is_stopping_is_passed_over() -> None:
     *owners, entry, _ = names_of(cluster)
     cluster.link(entry, owners[0]).refuse = lambda op: NotReady("This node is stopping.")
     assert cluster.put(entry, "k").coordinator == owners[1]
+
+
+def test_a_node_without_an_actor_coordinates_nothing() -> None:
+    """One that has just met the cluster with an empty disk has nobody to sign as yet."""
+    cluster = TestCluster(5)
+    owner, *_, outsider = names_of(cluster)
+    cluster.nodes[owner].view.joined = False
+    written = cluster.put(outsider, "k")
+    assert written.coordinator != owner
+    assert all(version.actor for version in cluster.live(outsider, "k"))
+
+
+def test_a_late_try_is_not_taken_for_a_newer_write() -> None:
+    """The stamp is that of whoever took the request, however long it is on its way."""
+    cluster = TestCluster(5)
+    owner, *_, outsider = names_of(cluster)
+    cluster.link(outsider, owner).delay = 0.9
+    cluster.put(outsider, "k")
+    (version,) = cluster.live(owner, "k")
+    began = wall_ms_of(version.stamp) - cluster.wall_ms()
+    assert -2100 < began < -1700
 
 
 def test_a_full_coordinator_hands_the_write_on() -> None:
