@@ -110,8 +110,8 @@ MUTANTS = (
         (
             Edit(
                 "dynamo.coordinator.writes:Writer.coordinate",
-                "context=op.context,",
-                "context=None,",
+                "        context=context,\n",
+                "        context=None,\n",
             ),
         ),
     ),

@@ -57,8 +57,8 @@ MUTANTS = (
         (
             Edit(
                 "dynamo.cluster.membership:Membership._unused_actor",
-                "    if not seen:\n",
-                "    if True:\n",
+                "if seen else self.name",
+                "if False else self.name",
             ),
         ),
     ),
