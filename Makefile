@@ -8,7 +8,7 @@ SEEDS ?= 200
 START ?= 1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run test check unit sim bench bench-failover bench-gossip bench-ring clean
+.PHONY: help run test check unit sim mutants bench bench-failover bench-gossip bench-ring clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -27,6 +27,9 @@ check: $(STAMP) ## linters and types
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest
+
+mutants: $(STAMP) ## does the simulator find every seeded fault (ARGS="--only NAME")
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 sim: $(STAMP) ## simulate clusters on which things go wrong (SEEDS=200, START=1)
 	@$(BIN)/python -m dynamo.sim --seeds $(SEEDS) --start $(START)
