@@ -241,7 +241,7 @@ def flips(folder: Path, objects: int) -> str:
     return (
         f"{flipped} records and {len(files)} chunk files flipped; {len(sizes) * N} GETs through "
         f"all nodes: {wrong} with wrong bytes, {failed} failed. After a scrub {alone} of "
-        f"{len(sizes)} objects are right at R=1 there, {whole} of {len(files)} chunk files are back. "
+        f"{len(sizes)} objects are right at R=1 there, {whole} of {len(files)} chunk files back. "
         + ", ".join(corrupt)
     )
 

@@ -11,10 +11,9 @@ import argparse
 import os
 import sys
 
+import dynamo.node
 import dynamo.sim.run
 from dynamo.sim.logs import silence
-
-import dynamo.node
 from tests.mutants.hunt import SOUND, Hunt, Kill, hunt_all, slices
 from tests.mutants.registry import MUTANTS
 
