@@ -103,6 +103,10 @@ class Process:
         self._popen.kill()
         self._popen.wait()
 
+    def start(self) -> None:
+        """Starts it again, with the same data."""
+        self._start()
+
     def restart(self) -> None:
         """Starts it again, with the same data, and waits until it is ready."""
         self._start()
@@ -118,8 +122,9 @@ class Process:
             self._popen.wait()
 
 
-def start_nodes(folder: Path, count: int = 3) -> list[Process]:
-    """Nodes that know each other and are ready; log level warn, all else at its default."""
+def start_nodes(folder: Path, count: int = 3, more: str = "") -> list[Process]:
+    """Nodes that know each other and are ready; log level warn, `more` lines of configuration, all
+    else at its default."""
     ports = [(free_port(), free_port()) for _ in range(count)]
     seeds = ", ".join(f"127.0.0.1:{cluster}" for _, cluster in ports)
     nodes: list[Process] = []
@@ -130,7 +135,7 @@ def start_nodes(folder: Path, count: int = 3) -> list[Process]:
                 f"node: {{name: n{number}, data_dir: n{number}, zone: z{number}}}\n"
                 f"listen: {{api: 127.0.0.1:{api}, cluster: 127.0.0.1:{cluster}}}\n"
                 f"cluster: {{name: bench, seeds: [{seeds}]}}\n"
-                "log: {level: warn}\n"
+                f"log: {{level: warn}}\n{more}"
             )
             command = [*TWISTD, "-n", "--pidfile=", "dynamo", "--conf", str(conf)]
             nodes.append(Process(f"n{number}", command, api, folder))

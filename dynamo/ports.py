@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import attrs
 from twisted.internet.defer import Deferred
 
+from dynamo.core.refilling import Progress
 from dynamo.core.ring import Ring
 from dynamo.wire.hello import Hello
 from dynamo.wire.messages import Op, Reply
@@ -24,7 +25,8 @@ Liveness = Literal["alive", "suspect", "dead", "left"]
 class MemberStatus:
     """What is known of a member; see `GET /v1/cluster` for the meaning of each field.
 
-    `last_heard`: seconds since it was last heard from, None for this node or if never.
+    `last_heard`: seconds since it was last heard from, None for this node or if never. `refill`:
+    how far it is with taking back what was on a lost disk, None if it is whole.
     """
 
     name: str
@@ -39,6 +41,7 @@ class MemberStatus:
     bytes: int
     hints: int
     last_heard: float | None = None
+    refill: Progress | None = None
 
 
 class Replica(Protocol):

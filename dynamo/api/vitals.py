@@ -12,6 +12,7 @@ from dynamo.background.upkeep import Upkeep
 from dynamo.cluster.membership import Membership
 from dynamo.coordinator.terms import Defaults
 from dynamo.core.quorum import majority
+from dynamo.core.refilling import Refilling
 from dynamo.replica.graves import GraveKeeper
 from dynamo.storage import graves
 from dynamo.storage.chunks import Chunks
@@ -101,3 +102,9 @@ def readings(
     yield Reading("background_share", {(): runner.admitted().share})
     steps = {(name,): n for name, n in runner.steps().items()}
     yield Reading("background_steps", steps, ("task",), counter=True)
+
+
+def refill_readings(state: Refilling, refilling: bool) -> Iterable[Reading]:
+    """How far this node is with taking back what was on a lost disk."""
+    yield Reading("refill_partitions_left", {(): state.left if refilling else 0})
+    yield Reading("transfer_bytes", {(): state.bytes}, counter=True)

@@ -155,7 +155,9 @@ class AntiEntropy:
             shared = [
                 p
                 for p in self.shared(copies).get(peer, ())
-                if self._asks(peer, p) and (copies, p) not in waiting
+                if self._asks(peer, p)
+                and (copies, p) not in waiting
+                and not keeper.lacking((p, peer, copies))
             ]
             batches = [shared[i : i + BATCH] for i in range(0, len(shared), BATCH)]
             known.left.extend((copies, batch) for batch in batches)

@@ -75,6 +75,7 @@ class Divergence:
     copies: int
     partition: int
     ready_at: float = 0.0
+    leaves_at_once: int = LEAVES_AT_ONCE
     confirmed: int = 0
     failed: int = 0
     _leaves: list[int] | None = None
@@ -119,9 +120,9 @@ class Divergence:
         return nodes
 
     async def _list(self) -> list[Key]:
-        """The next keys that differ, of up to `LEAVES_AT_ONCE` leaves."""
+        """The next keys that differ, of up to `leaves_at_once` leaves."""
         assert self._leaves is not None
-        leaves = self._leaves[:LEAVES_AT_ONCE]
+        leaves = self._leaves[: self.leaves_at_once]
         op = messages.TreeKeys(self.copies, self.partition, tuple(leaves), self._after)
         reply = await self._replica.call(op)
         if not isinstance(reply, messages.TreeKeysReply):
@@ -135,7 +136,7 @@ class Divergence:
         if horizon and horizon <= self._after:
             raise PeerBroke(self.peer, "goes round in circles with its keys")
         if not horizon:
-            del self._leaves[:LEAVES_AT_ONCE]
+            del self._leaves[: self.leaves_at_once]
         self._after = horizon
         differing = []
         for place in sorted({*mine, *theirs}):

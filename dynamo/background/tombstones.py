@@ -25,8 +25,9 @@ from dynamo.ports import ClusterView
 from dynamo.storage import graves
 from dynamo.storage.copies import Copies
 from dynamo.storage.facts import BucketTable
-from dynamo.wire import messages
-from dynamo.wire.messages import Grave, Op
+from dynamo.wire import reaping
+from dynamo.wire.bases import Op
+from dynamo.wire.reaping import Grave
 
 BATCH = 512
 ROWS = 4096
@@ -119,18 +120,18 @@ class TombstoneReaper:
     async def _reap(self, names: Sequence[str], batch: list[Grave]) -> int:
         """Asks the questions; how many of the batch went from this disk."""
         me, ring, number = self.view.name, self.view.ring.version, self.rng.randrange(ROUNDS)
-        look = messages.GravesLook(me, ring, number, tuple(batch))
+        look = reaping.GravesLook(me, ring, number, tuple(batch))
         batch = _agreed(batch, await self._ask_all(names, look))
         if not batch:
             self._note("the owners differ, or hints for them are on their way")
             return 0
         fences = await self._settle(names, ring)
         keys = tuple([(incarnation, key) for incarnation, key, _ in batch])
-        seal = messages.GravesSeal(me, ring, number, keys, tuple(fences))
+        seal = reaping.GravesSeal(me, ring, number, keys, tuple(fences))
         batch = _agreed(batch, await self._ask_all(names, seal))
         if not batch:
             return 0
-        gone = await self._bury(names, messages.GravesBury(me, number, tuple(batch)))
+        gone = await self._bury(names, reaping.GravesBury(me, number, tuple(batch)))
         self._note("")
         self.reaped += gone
         log.debug("{n} tombstones were reaped", n=gone)
@@ -155,9 +156,9 @@ class TombstoneReaper:
                 reply = await self._settled(name, ring, mark)
         return fence
 
-    async def _settled(self, name: str, ring: str, mark: int) -> messages.GravesSettled:
-        reply = await self.view.replica(name).call(messages.GravesSettle(ring, mark))
-        if not isinstance(reply, messages.GravesSettled):
+    async def _settled(self, name: str, ring: str, mark: int) -> reaping.GravesSettled:
+        reply = await self.view.replica(name).call(reaping.GravesSettle(ring, mark))
+        if not isinstance(reply, reaping.GravesSettled):
             raise PeerBroke(name, "did not say whether it has settled")
         return reply
 
@@ -166,17 +167,17 @@ class TombstoneReaper:
         replies = await _all([self.view.replica(name).call(op) for name in names])
         answers = []
         for name, reply in zip(names, replies, strict=True):
-            if not isinstance(reply, messages.GravesReply):
+            if not isinstance(reply, reaping.GravesReply):
                 raise PeerBroke(name, "did not answer about tombstones")
             answers.append(reply.yes)
         return answers
 
-    async def _bury(self, names: Sequence[str], bury: messages.GravesBury) -> int:
+    async def _bury(self, names: Sequence[str], bury: reaping.GravesBury) -> int:
         """Has everybody bury; this node last, so that it tries again what others did not do."""
         others = [self.view.replica(name).call(bury) for name in names if name != self.view.name]
         await _all(others)
         reply = await self.view.replica(self.view.name).call(bury)
-        return len(reply.yes) if isinstance(reply, messages.GravesReply) else 0
+        return len(reply.yes) if isinstance(reply, reaping.GravesReply) else 0
 
     def _note(self, why: str) -> None:
         if why != self.waits_for:

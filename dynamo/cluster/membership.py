@@ -85,7 +85,7 @@ class Membership:
         self.name = me.name
         self._clock = clock
         self._wall_clock = wall_clock
-        self._identity = identity
+        self._identity, self._buckets = identity, buckets
         self._about_me = about_me
         self._remote = remote
         self._swim = swim
@@ -367,14 +367,13 @@ class Membership:
             for k in self.peers.by_name.values()
             if k.hello is not None and k.hello.actors.get(self.name)
         ]
-        if not seen:
-            return self.name
-        return f"{self.name}~{max(_number(actor) for actor in seen) + 1}"
+        return f"{self.name}~{max(_number(a) for a in seen) + 1}" if seen else self.name
 
     def _save_actor(self, actor: str) -> None:
-        me = self._about_me()
-        self._saving = True
-        saved = self._identity.save(actor, f"{me.cluster_name}/{me.partitions}")
+        me, self._saving = self._about_me(), True
+        # By now bucket states were exchanged; where there is no bucket there is nothing to take.
+        refill = any(h.joined for h in self.peers.hellos()) and bool(self._buckets.states)
+        saved = self._identity.save(actor, f"{me.cluster_name}/{me.partitions}", refill=refill)
         saved.addCallbacks(self._saved, self._not_saved)
 
     def _saved(self, _: None) -> None:

@@ -225,4 +225,5 @@ def status_of(member: Member, said: Hello | None, seconds_since: float | None) -
         bytes=said.bytes if said else 0,
         hints=sum(said.hints.values()) if said else 0,
         last_heard=seconds_since,
+        refill=said.refill if said else None,
     )

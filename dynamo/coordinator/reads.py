@@ -45,12 +45,14 @@ class Answers:
 class Reader:
     """Reads keys on behalf of this node's clients.
 
-    `local_read` is this node's own copy, at once. `counted(operation, outcome)` is for metrics.
+    `local_read` is this node's own copy, at once, `awaits` whom an answer with it waits for
+    (`dynamo.replica.wholeness`). `counted(operation, outcome)` is for metrics.
     """
 
     view: ClusterView
     preferences: Preferences
     local_read: Callable[[bytes, bytes], Record]
+    awaits: Callable[[bytes, bytes], tuple[str, ...]]
     clock: IReactorTime
     counted: Callable[[str, str], None]
 
@@ -105,13 +107,15 @@ class Poll:
         preference = reader.preferences.of(incarnation, key, terms.n, terms.strict)
         stand_ins = frozenset(t.name for t in preference.targets if t.stand_in_for)
         names = [t.name for t in preference.targets]
-        # Owners that are well come first. This node's own copy costs nothing, and a question that
-        # can join others that wait to be sent costs little; among equals the order is the ring's.
+        # Owners that are well come first. This node's own copy costs nothing, unless it counts only
+        # with others' beside it, and a question that can join others that wait to be sent costs
+        # little; among equals the order is the ring's.
+        alone = not reader.awaits(incarnation, key)
         names.sort(
             key=lambda name: (
                 name in stand_ins,
                 not view.is_healthy(name),
-                name != view.name and 2 - view.replica(name).gathering,
+                2 - view.replica(name).gathering if name != view.name else 0 if alone else 3,
             )
         )
         well = sum(name not in stand_ins and view.is_healthy(name) for name in names)
@@ -137,8 +141,12 @@ class Poll:
         from this node's own copy)."""
         for _ in range(max(self._at_once, self._terms.r)):
             self._ask_next()
-        if self._judge():
-            return True
+        won = self._judge()
+        # An answer of this node's own that does not count alone is no reason to sit and wait.
+        while not self.done.called and not self.tally.open and self._ask_next():
+            won = self._judge()
+        if won or self.done.called:
+            return won
         clock = self._reader.clock
         self._deadline = clock.seconds() + self._terms.timeout
         self._timer = clock.callLater(min(LATE_S, self._terms.timeout), self._late)
@@ -162,10 +170,11 @@ class Poll:
                 else:
                     self._ask(name)
 
-    def _ask_next(self) -> None:
+    def _ask_next(self) -> bool:
+        """Asks the next one, whoever somebody awaits first; False if nobody is left."""
         order = self._order or self._gone
         if not order:
-            return
+            return False
         awaited = {a for names in self.tally.awaiting.values() for a in names}
         name = next((n for n in order if n in awaited), order[0])
         order.remove(name)
@@ -174,8 +183,9 @@ class Poll:
         view = self._reader.view
         if name == view.name:
             self._ask_here(name)
-            return
-        self._ask(name)
+        else:
+            self._ask(name)
+        return True
 
     def _ask(self, name: str) -> None:
         self.tally.ask(name)
@@ -195,7 +205,7 @@ class Poll:
             return
         if record.versions:
             self._have_bytes = True
-        awaiting = self._reader.view.awaiting()
+        awaiting = self._reader.awaits(self._incarnation, self._key)
         self.tally.answer(name, record, awaiting)
         self._ask_aside(awaiting)
 

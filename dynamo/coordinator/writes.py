@@ -11,10 +11,11 @@ as before it: every target ends up with the record or with a hint in somebody's 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 import msgspec
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
@@ -23,7 +24,7 @@ from dynamo.core.clock import HybridClock
 from dynamo.core.grace import Grace
 from dynamo.core.preference import Preference, Target
 from dynamo.core.quorum import WriteTally
-from dynamo.core.record import Record, Version
+from dynamo.core.record import Context, Record, Version
 from dynamo.errors import (
     DynamoError,
     NotReady,
@@ -49,7 +50,8 @@ log = make_logger()
 class Writer:
     """Coordinates writes on this node. `actor()` is the node's actor once it has joined.
 
-    `wall_ms` reads the wall clock, in milliseconds since the epoch.
+    `wall_ms` reads the wall clock, in milliseconds since the epoch. `lacks(incarnation, key)`: the
+    owners of a key that may hold what this node lost (`dynamo.replica.wholeness`).
     """
 
     view: ClusterView
@@ -60,6 +62,7 @@ class Writer:
     wall_ms: Callable[[], int]
     actor: Callable[[], str]
     counted: Callable[[str, str], None]
+    lacks: Callable[[bytes, bytes], tuple[str, ...]]
     grace: Grace = attrs.field(factory=Grace)
 
     async def write(self, op: Coordinate) -> CoordinateReply:
@@ -130,13 +133,14 @@ class Writer:
             missed.append(preference.owners[0])
         since = self.grace.enter()
         try:
+            context, stamp = await self._base(op)
             record = await self.copies.coordinate(
                 op.incarnation,
                 op.key,
                 op.draft,
                 actor=self.actor(),
-                stamp=op.stamp or self.hybrid.tick(self.wall_ms()),
-                context=op.context,
+                stamp=stamp,
+                context=context,
                 latest=op.latest,
                 owner=owner,
                 missed_by=missed,
@@ -154,6 +158,26 @@ class Writer:
             dict(record.context),
             made,
         )
+
+    async def _base(self, op: Coordinate) -> tuple[Context | None, int]:
+        """The context and the least stamp of a write. What this node lost, the others are asked
+        for: a write without a context replaces what is held, and has to know it; a later stamp
+        than that of what it replaces it needs in any case."""
+        stamp = op.stamp or self.hybrid.tick(self.wall_ms())
+        lacked = self.lacks(op.incarnation, op.key)
+        if not lacked or not (op.context is None or op.latest):
+            return op.context, stamp
+        known = self.copies.read(op.incarnation, op.key)
+        calls = []
+        for name in lacked:
+            asked = self.view.replica(name).call(messages.Read(op.incarnation, op.key, False))
+            calls.append(asked.addTimeout(LATE_S, self.clock))
+        outcomes: list[tuple[bool, Any]] = await DeferredList(calls, consumeErrors=True)
+        for ok, reply in outcomes:
+            if ok and isinstance(reply, messages.ReadReply):
+                known = known.merge(reply.record, latest=op.latest)
+        stamp = max([stamp, *(version.stamp + 1 for version in known.versions)])
+        return known.context if op.context is None else op.context, stamp
 
 
 class Spread:

@@ -146,7 +146,7 @@ class ReadTally:
         for name in self.records:
             absent = sorted(self.awaiting[name] - set(self.records))
             if absent:
-                faults[name] = f"still awaits hints from {', '.join(absent)}"
+                faults[name] = f"counts only with {', '.join(absent)}"
         return _clause(faults, self.open)
 
 

@@ -22,6 +22,7 @@ from dynamo.coordinator.writes import Writer
 from dynamo.core.clock import HybridClock
 from dynamo.core.grace import Grace
 from dynamo.replica.local import LocalReplica
+from dynamo.replica.wholeness import Wholeness
 from dynamo.storage.copies import Copies
 from dynamo.storage.facts import BucketTable
 from dynamo.wire.messages import BucketMake, Coordinate
@@ -42,10 +43,11 @@ def build_door(
     actor: Callable[[], str],
     grace: Grace,
     counted: Callable[[str, str], None],
+    whole: Wholeness,
 ) -> Door:
     """The coordinator, and in `local` what peers may ask of it. `wall_ms` is in milliseconds since
-    the epoch; `grace` is told of what carries records; `counted(operation, outcome)` is for
-    metrics."""
+    the epoch; `grace` hears of what carries records, `counted(operation, outcome)` is for metrics.
+    """
     preferences = Preferences(view)
     asking: dict[str, Any] = {
         "view": view,
@@ -54,7 +56,7 @@ def build_door(
         "counted": counted,
     }
     timing: dict[str, Any] = {"hybrid": hybrid, "wall_ms": wall_ms}
-    writer = Writer(copies=copies, actor=actor, grace=grace, **asking, **timing)
+    writer = Writer(copies=copies, actor=actor, lacks=whole.lacks, grace=grace, **asking, **timing)
     buckets = Buckets(view=view, table=table, clock=reactor, defaults=defaults, **timing)
     local.handlers[Coordinate] = lambda op: Deferred.fromCoroutine(writer.coordinate(op))
     local.handlers[BucketMake] = lambda op: Deferred.fromCoroutine(buckets.make(op))
@@ -65,7 +67,7 @@ def build_door(
         defaults=defaults,
         buckets=buckets,
         writer=writer,
-        reader=Reader(local_read=copies.read, **asking),
+        reader=Reader(local_read=copies.read, awaits=whole.awaits, **asking),
         repairer=Repairer(grace=grace, **asking),
         bodies=Bodies(
             view=view,

@@ -21,7 +21,7 @@ from dynamo.api.operating import OperatingFace
 from dynamo.api.peer import PeerFace
 from dynamo.api.resource import ResourceFace
 from dynamo.api.site import Site, site
-from dynamo.api.vitals import readings, status, why_not_ready
+from dynamo.api.vitals import readings, refill_readings, status, why_not_ready
 from dynamo.cluster.membership import Membership
 from dynamo.cluster.rollback import Rollback
 from dynamo.config import Address, Config
@@ -29,6 +29,7 @@ from dynamo.coordinator.terms import Defaults
 from dynamo.core.clock import HybridClock
 from dynamo.core.grace import Grace
 from dynamo.core.members import IDENTITY_MAX, Member, Role
+from dynamo.core.refilling import Progress, Refilling
 from dynamo.core.sightings import Origin, Sightings
 from dynamo.core.swim import Swim
 from dynamo.errors import DynamoError
@@ -39,6 +40,7 @@ from dynamo.replica.graves import GraveKeeper
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.pool import peer_client
 from dynamo.replica.remote import RemoteReplica
+from dynamo.replica.wholeness import Wholeness
 from dynamo.storage.committer import Committer
 from dynamo.storage.copies import Copies
 from dynamo.storage.disk import LocalDisk, OpenDisk
@@ -82,6 +84,7 @@ class Node(Service):
         self._boot = rng.randbytes(8).hex()
         self._sightings = Sightings()
         self._messages = 0
+        self._refilling = Refilling(config.node.name)
         self._ports: list[Any] = []
 
     def startService(self) -> None:
@@ -224,6 +227,8 @@ class Node(Service):
             self.copies, self.view, self._actor, self._wall_ms, self._fence, Grace()
         )
         self.local.handlers.update(self.graves.handlers())
+        self.whole = Wholeness(self.view, self.trees, self.identity, self._refilling)
+        self.local.awaits, self.local.awaits_listed = self.whole.awaits, self.whole.awaits_listed
 
     def _build_coordinator(self) -> None:
         config = self.config
@@ -243,6 +248,7 @@ class Node(Service):
             actor=self._actor,
             grace=self.graves.grace,
             counted=self.metrics.operation,
+            whole=self.whole,
         )
 
     def _build_background(self) -> None:
@@ -257,6 +263,9 @@ class Node(Service):
             metrics=self.metrics,
             graves=self.graves,
             trees=self.trees,
+            identity=self.identity,
+            refilling=self._refilling,
+            whole=self.whole,
             rng=random.Random(self._rng.randbytes(16)),
             wall_clock=self._wall_clock,
         )
@@ -324,7 +333,8 @@ class Node(Service):
     def _readings(self) -> Iterable[Reading]:
         work = self.work
         tasks = (work.runner, work.upkeep, work.antientropy.tally, self.graves)
-        return readings(self.copies, self.engine, self.chunks, self.view, *tasks)
+        yield from readings(self.copies, self.engine, self.chunks, self.view, *tasks)
+        yield from refill_readings(self._refilling, self.identity.refilling)
 
     def _wall_ms(self) -> int:
         return int(self._wall_clock() * 1000)
@@ -354,6 +364,11 @@ class Node(Service):
     def _sign_anew(self) -> Deferred[None]:
         return self.identity.begin_hand(self._rng.randrange(*NEW_HANDS))
 
+    def _refill_told(self) -> Progress | None:
+        if not self.identity.refilling:
+            return None
+        return self._refilling.progress(self._reactor.seconds())
+
     def _hello(self) -> Hello:
         config = self.config
         objects, size = self.copies.totals()
@@ -374,6 +389,7 @@ class Node(Service):
             objects=objects,
             bytes=size,
             seen=self._sightings.told(),
+            refill=self._refill_told(),
         )
 
 

@@ -13,18 +13,21 @@ from dynamo.background.census import Census
 from dynamo.background.divergence import Surroundings
 from dynamo.background.handoff import Handoff
 from dynamo.background.reaper import Reaper
+from dynamo.background.refill import Refill
 from dynamo.background.runner import Runner, Task
 from dynamo.background.tombstones import TombstoneReaper
 from dynamo.background.upkeep import Upkeep
 from dynamo.cluster.membership import Membership
 from dynamo.config import Config
 from dynamo.core.admission import Admission
+from dynamo.core.refilling import Refilling
 from dynamo.ports import Liveness
 from dynamo.replica.graves import GraveKeeper
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.trees import TreeKeeper
+from dynamo.replica.wholeness import Wholeness
 from dynamo.storage.copies import Copies
-from dynamo.storage.facts import BucketTable
+from dynamo.storage.facts import BucketTable, Identity
 from dynamo.storage.trees import Trees
 
 LOOK_S = 1.0
@@ -53,6 +56,9 @@ class Work:
         metrics: Metrics,
         graves: GraveKeeper,
         trees: Trees,
+        identity: Identity,
+        refilling: Refilling,
+        whole: Wholeness,
         rng: random.Random,
         wall_clock: Callable[[], float],
     ) -> None:
@@ -75,12 +81,10 @@ class Work:
         keeper = TreeKeeper(copies, trees, table, wall_clock)
         local.handlers.update(keeper.handlers())
         local.exchanged = keeper.exchanged
-        self.antientropy = AntiEntropy(
-            around=Surroundings(view, keeper, grace),
-            interval=config.repair.interval,
-            seconds=reactor.seconds,
-            rng=rng,
-        )
+        keeper.lacking = whole.pair_lacks
+        around = Surroundings(view, keeper, grace)
+        self.refill = Refill(around, identity, refilling, reactor)
+        self.antientropy = AntiEntropy(around, config.repair.interval, reactor.seconds, rng)
         self._look_s = min(LOOK_S, config.repair.interval / 4)
         self._view = view
         self._census = Census(trees=trees, copies=copies, buckets=table)
@@ -107,6 +111,7 @@ class Work:
         self.runner.add(
             Task("tombstones", reap.step, idle_s=REAP_S, busy_s=0.01, progress=reap.progress)
         )
+        self.runner.add(Task("refill", self.refill.step, idle_s=self._look_s, busy_s=0.01))
         self.upkeep.start(self.runner)
         self._view.watch(self._member_changed)
 
@@ -115,3 +120,5 @@ class Work:
         if liveness == "alive":
             self.antientropy.appeared(name)
             self.runner.wake("antientropy")
+            self.refill.appeared(name)
+            self.runner.wake("refill")

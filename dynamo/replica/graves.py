@@ -29,7 +29,7 @@ from dynamo.errors import BadRequest, NotReady
 from dynamo.ports import ClusterView
 from dynamo.storage import burials
 from dynamo.storage.copies import Copies
-from dynamo.wire import messages
+from dynamo.wire import reaping
 from dynamo.wire.messages import Op, Reply
 
 GRAVES_MAX = 1024
@@ -57,34 +57,34 @@ class GraveKeeper:
     def handlers(self) -> dict[type[Op], Callable[..., Reply | Deferred[Reply]]]:
         """For `dynamo.replica.local.LocalReplica.handlers`."""
         return {
-            messages.GravesLook: self._look,
-            messages.GravesSettle: self._settle,
-            messages.GravesSeal: self._seal,
-            messages.GravesBury: self._bury,
+            reaping.GravesLook: self._look,
+            reaping.GravesSettle: self._settle,
+            reaping.GravesSeal: self._seal,
+            reaping.GravesBury: self._bury,
         }
 
-    def _look(self, op: messages.GravesLook) -> Deferred[Reply]:
+    def _look(self, op: reaping.GravesLook) -> Deferred[Reply]:
         self._check(op.ring, len(op.graves))
         self.watches.begin(op.sender, op.number, [(i, key) for i, key, _ in op.graves])
         looked = burials.look(self.copies, op.graves, self.wall_ms())
-        return looked.addCallback(lambda clean: messages.GravesReply(tuple(clean)))
+        return looked.addCallback(lambda clean: reaping.GravesReply(tuple(clean)))
 
-    def _settle(self, op: messages.GravesSettle) -> Reply:
+    def _settle(self, op: reaping.GravesSettle) -> Reply:
         self._check(op.ring, 0)
         fence = self.origin()
         if fence is None:
             raise NotReady("This node has not said yet which start it is of.")
         ended = not op.mark or self.grace.passed(op.mark)
-        return messages.GravesSettled(ended, self.grace.mark(), fence)
+        return reaping.GravesSettled(ended, self.grace.mark(), fence)
 
-    def _seal(self, op: messages.GravesSeal) -> Reply:
+    def _seal(self, op: reaping.GravesSeal) -> Reply:
         self._check(op.ring, len(op.keys))
         for fence in op.fences:
             self.fences.put(fence)
         intact = [self.watches.intact(op.sender, op.number, key) for key in op.keys]
-        return messages.GravesReply(tuple(intact))
+        return reaping.GravesReply(tuple(intact))
 
-    def _bury(self, op: messages.GravesBury) -> Deferred[Reply]:
+    def _bury(self, op: reaping.GravesBury) -> Deferred[Reply]:
         ready = [
             (incarnation, key, mark)
             for incarnation, key, mark in op.graves[:GRAVES_MAX]
@@ -95,7 +95,7 @@ class GraveKeeper:
 
     def _buried(self, gone: int) -> Reply:
         self.reaped += gone
-        return messages.GravesReply((True,) * gone)
+        return reaping.GravesReply((True,) * gone)
 
     def _check(self, ring: str, number: int) -> None:
         if ring != self.view.ring.version:

@@ -34,6 +34,7 @@ class LocalReplica:
     `unread(digest, error)` is told of a chunk that is damaged or not here, `written(digest)` of one
     that somebody is about to refer to.
     `exchanged(incarnation, key)`: when the key's partition was last compared with another owner.
+    `awaits(incarnation, key)`, `awaits_listed(incarnation)`: as in `dynamo.replica.wholeness`.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class LocalReplica:
         self.unread: Callable[[bytes, StorageFault], object] = lambda digest, error: None
         self.written: Callable[[bytes], object] = lambda digest: None
         self.exchanged: Callable[[bytes, bytes], float | None] = lambda incarnation, key: None
+        self.awaits: Callable[[bytes, bytes], tuple[str, ...]] = lambda i, k: view.awaiting()
+        self.awaits_listed: Callable[[bytes], tuple[str, ...]] = lambda i: view.awaiting()
         self.handlers: dict[type[Op], Handler] = {
             messages.Read: self._read,
             messages.Merge: self._merge,
@@ -97,7 +100,8 @@ class LocalReplica:
 
     def _read(self, op: messages.Read) -> Reply:
         record = self._copies.read(op.incarnation, op.key)
-        return messages.ReadReply(record if op.full else record.strip(), self._view.awaiting())
+        awaits = self.awaits(op.incarnation, op.key)
+        return messages.ReadReply(record if op.full else record.strip(), awaits)
 
     def _merge(self, op: messages.Merge) -> Deferred[Reply]:
         if op.hint_for:
@@ -112,12 +116,13 @@ class LocalReplica:
         entries: list[tuple[bytes, Record]] = []
         size = 0
         limit = min(op.limit, SCAN_LIMIT)
+        awaits = self.awaits_listed(op.incarnation)
         for key, record in self._copies.scan(op.incarnation, op.after, op.prefix):
             if len(entries) >= limit or size > SCAN_BYTES:
-                return messages.ScanReply(tuple(entries), False, self._view.awaiting())
+                return messages.ScanReply(tuple(entries), False, awaits)
             entries.append((key, record.strip()))
             size += len(key) + 100
-        return messages.ScanReply(tuple(entries), True, self._view.awaiting())
+        return messages.ScanReply(tuple(entries), True, awaits)
 
     def _bucket_read(self, op: messages.BucketRead) -> Reply:
         return messages.BucketsReply((self._buckets.get(op.name),))

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from dynamo.core.exchanges import Exchanges
+from dynamo.core.exchanges import Exchanges, Pair
 from dynamo.core.ring import position
-from dynamo.errors import BadRequest
+from dynamo.errors import BadRequest, NotReady
+from dynamo.storage import rows
 from dynamo.storage.copies import Copies
 from dynamo.storage.facts import BucketTable
+from dynamo.storage.owned import RECORDS
 from dynamo.storage.places import Placed
 from dynamo.storage.trees import Trees
 from dynamo.wire import messages
@@ -21,16 +23,25 @@ NODES_MAX = 256
 KEYS_MAX = 1000
 """Keys one answer lists at most, those left out of it included."""
 
+PULL_KEYS_MAX = 256
+PULL_BYTES = 512 * 1024
+"""At so many bytes an answer with records ends."""
+
 
 @attrs.define(eq=False)
 class TreeKeeper:
-    """This node's trees as others see them. `wall_clock` reads seconds since the epoch."""
+    """This node's trees as others see them. `wall_clock` reads seconds since the epoch.
+
+    `lacking(pair)`: this node has first to take from the other what it lost; what differs until
+    then is for nobody else to mend.
+    """
 
     copies: Copies
     trees: Trees
     buckets: BucketTable
     wall_clock: Callable[[], float]
     exchanges: Exchanges = attrs.field(factory=Exchanges)
+    lacking: Callable[[Pair], bool] = lambda pair: False
 
     def handlers(self) -> dict[type[Op], Callable[..., Reply]]:
         """For `dynamo.replica.local.LocalReplica.handlers`."""
@@ -38,6 +49,7 @@ class TreeKeeper:
             messages.TreeRoots: self._roots,
             messages.TreeLevel: self._level,
             messages.TreeKeys: self._keys,
+            messages.Pull: self._pull,
         }
 
     def exchanged(self, incarnation: bytes, key: bytes) -> float | None:
@@ -53,10 +65,9 @@ class TreeKeeper:
         Keys of deleted buckets and of those that want another number of copies are left out.
         """
         found: dict[bytes, Placed] = {}
-        rows = self.copies.places.of(
-            self.copies.engine.view(), self.trees.shape, partition, leaves, after
-        )
-        for seen, (place, placed) in enumerate(rows, start=1):
+        view = self.copies.engine.view()
+        listed = self.copies.places.of(view, self.trees.shape, partition, leaves, after)
+        for seen, (place, placed) in enumerate(listed, start=1):
             if self._counts(placed.incarnation, copies):
                 found[place] = placed
             if seen >= KEYS_MAX:
@@ -76,15 +87,19 @@ class TreeKeeper:
         now, roots = self.wall_clock(), []
         for partition, theirs in zip(op.partitions[:PARTITIONS_MAX], op.roots, strict=False):
             self._check(partition)
-            mine = self.trees.root(op.copies, partition)
+            pair = (partition, op.sender, op.copies)
+            known = op.refills or not self.lacking(pair)
+            mine = self.trees.root(op.copies, partition) if known else b""
             roots.append(mine)
             if mine and theirs:
-                self.exchanges.note((partition, op.sender, op.copies), now, mine == theirs)
+                self.exchanges.note(pair, now, mine == theirs)
         return messages.TreeRootsReply(tuple(roots))
 
     def _level(self, op: messages.TreeLevel) -> Reply:
         shape = self.trees.shape
         self._check(op.partition)
+        if not self.trees.built(op.partition):
+            raise NotReady("This node has not counted its keys yet.")
         if not 0 <= op.level < shape.depth or len(op.nodes) > NODES_MAX:
             raise BadRequest("bad_tree", f"A tree has levels 0 to {shape.depth}.")
         children = shape.children(op.level, op.nodes)
@@ -97,6 +112,17 @@ class TreeKeeper:
         found, last = self.listing(op.copies, op.partition, leaves, op.after)
         keys = tuple((p.incarnation, p.key, p.fingerprint or 0) for p in found.values())
         return messages.TreeKeysReply(keys, last)
+
+    def _pull(self, op: messages.Pull) -> Reply:
+        view = self.copies.engine.view()
+        found: list[bytes] = []
+        size = 0
+        for incarnation, key in op.keys[:PULL_KEYS_MAX]:
+            found.append(view.get(RECORDS, rows.row(incarnation, key)) or b"")
+            size += len(found[-1])
+            if size >= PULL_BYTES:
+                break
+        return messages.PullReply(tuple(found))
 
     def _check(self, partition: int) -> None:
         if not 0 <= partition < self.trees.shape.partitions:

@@ -181,9 +181,12 @@ class Drive:
         if not stalled and self._disk is not None:
             self._disk.process.resume()
 
-    def flip_chunk(self, rng: random.Random) -> str | None:
-        """Flips one bit of one stored chunk; says which, or None if there is none."""
-        digests = sorted(digest for digest, data in self._shelves.live.items() if data)
+    def flip_chunk(
+        self, rng: random.Random, may: Callable[[bytes], bool] = lambda digest: True
+    ) -> str | None:
+        """Flips one bit of one stored chunk, of those `may` says it may be; says which, or None if
+        there is none."""
+        digests = sorted(d for d, data in self._shelves.live.items() if data and may(d))
         if not digests:
             return None
         digest = rng.choice(digests)
@@ -192,8 +195,13 @@ class Drive:
         self.counts["chunk_flipped"] += 1
         return f"bit {bit} of chunk {digest.hex()}"
 
-    def flip_record(self, rng: random.Random) -> str | None:
-        """Flips one bit of one record, owned or held; says which, or None if there is none.
+    def flip_record(
+        self,
+        rng: random.Random,
+        may: Callable[[str, bytes, bytes], bool] = lambda table, row, value: True,
+    ) -> str | None:
+        """Flips one bit of one record, owned or held, of those `may` says it may be; says which,
+        or None if there is none.
 
         A view that is held sees it: the store did not do it."""
         tables = self._store.tables
@@ -201,7 +209,7 @@ class Drive:
             (name, key)
             for name in RECORD_TABLES
             for key in tables[name].keys
-            if tables[name].values[key]
+            if tables[name].values[key] and may(name, key, tables[name].values[key])
         ]
         if not places:
             return None

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from dynamo.sim.fault_processes import Processes
 from dynamo.sim.plan import Fault
+from dynamo.storage import broken
+from dynamo.storage.chunks import digest_of
 
 if TYPE_CHECKING:
+    from dynamo.sim.disk import Drive, Picture
     from dynamo.sim.world import Host, World
 
 DISK_KINDS = {
@@ -92,11 +95,18 @@ class Disks:
         return True
 
     def _flip(self, host: Host, kind: str) -> str:
-        drive = host.drive
-        flip = drive.flip_chunk if kind == "chunk_flip" else drive.flip_record
-        where = flip(self._rng)
+        others = [h.drive for h in self._world.hosts.values() if h is not host]
+        if kind == "chunk_flip":
+            where = host.drive.flip_chunk(self._rng, lambda d: _whole_elsewhere(d, others))
+        else:
+            pictures = [drive.durable() for drive in others]
+
+            def told(table: str, row: bytes, value: bytes) -> bool:
+                return _told_elsewhere(table, row, value, pictures)
+
+            where = host.drive.flip_record(self._rng, told)
         if where is None:
-            return "nothing is stored"
+            return "nothing is stored that is anywhere else"
         self._tell(host.name)
         self._world.trace.add(host.name, f"disk: {where} flips")
         return ""
@@ -117,3 +127,24 @@ class Disks:
         stalled = any(f.kind == "disk_stalled" for f in faults)
         if drive.stalled != stalled:
             drive.stalled = stalled
+
+
+def _whole_elsewhere(digest: bytes, others: list[Drive]) -> bool:
+    """Whether another disk could give a chunk: what is nowhere else no system keeps."""
+    for drive in others:
+        data = drive.chunks_durable.get(digest)
+        if data is not None and digest_of(data) == digest:
+            return True
+    return False
+
+
+def _told_elsewhere(table: str, row: bytes, value: bytes, others: list[Picture]) -> bool:
+    """Whether another owner's disk holds the same record."""
+    kept = broken.decode(table, row, value)
+    if kept.was is not None:
+        return False
+    for picture in others:
+        theirs = picture.get("records", row)
+        if theirs and broken.decode("records", row, theirs).record == kept.record:
+            return True
+    return False

@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 KINDS: dict[str, str] = {**LINK_KINDS, **PROCESS_KINDS, **DISK_KINDS}
 """Every kind, and in a sentence what it does."""
 
-NOT_YET: dict[str, str] = {
-    "record_flip": "records have no checksum yet",
-    "wipe": "nothing brings all copies back to an empty disk yet",
-    "roll_back": "nothing brings lost copies back to an old disk yet",
-}
+NOT_YET: dict[str, str] = {}
 """Kinds that are not drawn, because the code has nothing yet that would mend them."""
 
 SECONDS_MIN, SECONDS_MAX = 0.05, 60.0

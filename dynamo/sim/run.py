@@ -85,6 +85,7 @@ def settings(seed: int) -> dict[str, dict[str, Any]]:
         # Not "wan": the oracle gives a mended cluster less time than that takes to notice.
         "gossip": {"profile": rng.choice(("lan", "lan", "lan", "local"))},
         "limits": {"request_timeout": 5.0, "shutdown_grace": 5.0},
+        "repair": {"interval": 10.0, "scrub_interval": rng.choice((10.0, 30.0))},
     }
 
 

@@ -57,6 +57,7 @@ SHARES = {"plain": 30, "strict": 22, "fast": 12, "single": 8, "wide": 10, "lates
 KNOWN = "c/"
 ODD = ("ü/☃", "a//b", "..", "%2e%2e/x", "q?a=b&c+d #", "k" * 600, " ", "a/b/c/")
 HOT, COLD = 3, 5
+COLD_KEYS = tuple(f"/k{number}" for number in range(COLD))
 HOT_SHARE = 0.7
 AGAIN = 4
 """Keys that are created, deleted and created again, in turns."""
@@ -120,7 +121,7 @@ class _Drawing:
         seen = kind in ("put", "delete", "update", "erase") and (
             is_known(key) or rng.random() < 0.4
         )
-        size = self._size() if kind in ("create", "update", "put", "conditional") else 0
+        size = self._size(key) if kind in ("create", "update", "put", "conditional") else 0
         return self._make(at, kind, bucket, key, seen, size, self._options(kind, bucket))
 
     def again(self, number: int, seconds: float) -> list[Operation]:
@@ -158,13 +159,14 @@ class _Drawing:
             options=options or {},
         )
 
-    def _size(self) -> int:
+    def _size(self, key: str) -> int:
         rng, die = self._rng, self._rng.random()
         if die < 0.002:
             return rng.randint(*CHUNKS)
-        if die < 0.012:
+        # Cold keys keep theirs for a while, so that there are chunks to damage and to lose.
+        if die < (0.2 if key.endswith(COLD_KEYS) else 0.01):
             return rng.randint(*LARGE)
-        return rng.choice(EDGES) if die < 0.017 else rng.randint(*SMALL)
+        return rng.choice(EDGES) if die > 0.995 else rng.randint(*SMALL)
 
     def _options(self, kind: str, bucket: str) -> dict[str, str]:
         rng = self._rng

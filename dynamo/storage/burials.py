@@ -16,7 +16,7 @@ from dynamo.storage.copies import Copies
 from dynamo.storage.effects import Effects
 from dynamo.storage.engine import Transaction
 from dynamo.storage.owned import RECORDS, disown
-from dynamo.wire.messages import Grave
+from dynamo.wire.reaping import Grave
 
 
 def look(copies: Copies, asked: Sequence[Grave], wall_ms: int) -> Deferred[list[bool]]:

@@ -28,6 +28,8 @@ INCARNATION = b"incarnation"
 REMEMBERED_KEY = b"remembered"
 CLUSTER = b"cluster"
 FORMAT = b"format"
+REFILL = b"refill"
+"""The row of `meta` that says that this node lost what was on its disk and takes it back."""
 
 log = make_logger()
 
@@ -40,7 +42,8 @@ class Identity:
     never used. `cluster` is "name/partitions", empty until the node has joined. `actors`
     are the last ones seen under each member's name. `number` tells
     this data directory from any other under the same name (0: not drawn yet); `incarnation` is
-    the last one claimed, and `remembered` what gossip knew at the end.
+    the last one claimed, and `remembered` what gossip knew at the end. `refilling`: what was on
+    this node's disk was lost, and is taken back from the others.
     """
 
     engine: Engine
@@ -51,11 +54,19 @@ class Identity:
     number: int = 0
     incarnation: int = 0
     remembered: list[Member] = attrs.field(factory=list)
+    refilling: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether this node holds what it ought to: it knows who it is, and lost nothing."""
+        return not self.refilling and self.actor != ""
 
     def load(self) -> None:
         """Reads what the data directory holds."""
         view = self.engine.view()
-        if view.get("meta", FORMAT) is None and next(view.scan("meta", b""), None) is not None:
+        if view.get("meta", FORMAT) is None and any(
+            view.get("meta", row) for row in (ACTOR, IDENTITY)
+        ):
             raise StorageFault(
                 "The data directory was written by an earlier version, whose rows carry no "
                 "checksums; start with an empty data_dir."
@@ -76,6 +87,7 @@ class Identity:
             self.actors = ACTORS.decode(held)
         self.number = int.from_bytes(ledger.fact(view, IDENTITY) or b"")
         self.incarnation = int.from_bytes(ledger.fact(view, INCARNATION) or b"")
+        self.refilling = view.get("meta", REFILL) is not None
         ledger.fact(view, ledger.HAND)
         try:
             known = ledger.fact(view, REMEMBERED_KEY)
@@ -102,21 +114,40 @@ class Identity:
         data = REMEMBERED.encode(list(members))
         return self.committer.submit(lambda txn: self._state(txn, REMEMBERED_KEY, data))
 
-    def save(self, actor: str, cluster: str) -> Deferred[None]:
-        """Writes what this node is; it holds from when the Deferred fires."""
+    def save(self, actor: str, cluster: str, *, refill: bool = False) -> Deferred[None]:
+        """Writes what this node is; it holds from when the Deferred fires. `refill`: the others
+        may hold what this node ought to."""
 
         def job(txn: Transaction) -> None:
             self._state(txn, ACTOR, actor.encode())
             self._state(txn, CLUSTER, cluster.encode())
+            if refill:
+                self._state(txn, REFILL, ROW_FORMAT)
 
         def take(_: None) -> None:
-            self.actor, self.cluster = actor, cluster
+            self.actor, self.cluster, self.refilling = actor, cluster, refill
 
         return self.committer.submit(job).addCallback(take)
 
     def begin_hand(self, hand: int) -> Deferred[None]:
-        """Makes the node sign with a hand that was never used (`dynamo.storage.ledger`)."""
-        return self.committer.submit(lambda txn: ledger.begin_hand(txn, hand))
+        """Makes the node sign with a hand that was never used (`dynamo.storage.ledger`), and take
+        back what it has forgotten."""
+
+        def job(txn: Transaction) -> None:
+            ledger.begin_hand(txn, hand)
+            self._state(txn, REFILL, ROW_FORMAT)
+
+        # From now on, not from the commit on: what this node says meanwhile may be old already.
+        self.refilling = True
+        return self.committer.submit(job)
+
+    def end_refill(self) -> Deferred[None]:
+        """Everything that was lost is back; it holds from when the Deferred fires."""
+
+        def take(_: None) -> None:
+            self.refilling = False
+
+        return self.committer.submit(lambda txn: txn.delete("meta", REFILL)).addCallback(take)
 
     def note_actor(self, name: str, actor: str) -> Deferred[None]:
         """Writes under which actor a member writes, so that it can be told if it forgets."""

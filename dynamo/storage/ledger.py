@@ -69,7 +69,7 @@ def forgets(txn: Transaction) -> None:
 
 def begin_hand(txn: Transaction, hand: int) -> None:
     """Signs as another hand from here on; `hand` is one that was never used."""
-    txn.put("meta", HAND, _U64.pack(hand))
+    state(txn, HAND, _U64.pack(hand))
 
 
 def floor(view: View, actor: str) -> tuple[int, int]:

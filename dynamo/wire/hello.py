@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from dynamo.core.refilling import Progress
 from dynamo.core.sightings import Origin
 from dynamo.errors import PeerBroke
 
@@ -14,7 +15,8 @@ class Hello(msgspec.Struct, frozen=True):
     `cluster_name`, `partitions` and `format` must agree between members. `actor` is empty until
     the node has one; `actors` is the last actor it saw under each member's name. `boot` changes
     with each start of the process. `hints` says how many hints it holds for each member, `buckets`
-    is a digest of all bucket states, `seen` what it saw of all members' disks.
+    is a digest of all bucket states, `seen` what it saw of all members' disks. `refill` says how
+    far it is with taking back what it lost, None if it lost nothing.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Hello(msgspec.Struct, frozen=True):
     bytes: int
     format: int = 1
     seen: dict[str, tuple[Origin, ...]] = {}
+    refill: Progress | None = None
 
 
 _hello = msgspec.json.Decoder(Hello)

@@ -17,15 +17,21 @@ from dynamo.core.buckets import Bucket
 from dynamo.core.record import Draft, Record, Version
 from dynamo.core.sightings import Origin
 from dynamo.errors import PeerBroke
+from dynamo.wire.bases import Op as Op
+from dynamo.wire.bases import Reply as Reply
+from dynamo.wire.reaping import (
+    GravesBury,
+    GravesLook,
+    GravesReply,
+    GravesSeal,
+    GravesSettle,
+    GravesSettled,
+)
 
 FORMAT = b"\x01"
 ENVELOPE = b"\x02"
 
 T = TypeVar("T")
-
-
-class Op(msgspec.Struct, frozen=True, array_like=True):
-    """One thing asked of a peer."""
 
 
 class Read(Op, frozen=True, array_like=True, tag=1):
@@ -134,6 +140,8 @@ class TreeRoots(Op, frozen=True, array_like=True, tag=12):
     copies: int
     partitions: tuple[int, ...]
     roots: tuple[bytes, ...]
+    refills: bool = False
+    """The sender takes back what it lost, and wants to know the roots of one that does so too."""
 
 
 class TreeLevel(Op, frozen=True, array_like=True, tag=13):
@@ -154,52 +162,15 @@ class TreeKeys(Op, frozen=True, array_like=True, tag=14):
     after: bytes = b""
 
 
-Grave = tuple[bytes, bytes, int]
-"""Incarnation and key of a tombstone, and its fingerprint (`dynamo.core.merkle`)."""
+class Pull(Op, frozen=True, array_like=True, tag=15):
+    """The owned records of these keys (incarnation, key), bytes included."""
 
-
-class GravesLook(Op, frozen=True, array_like=True, tag=30):
-    """Of each: is this very tombstone, or nothing, all that you hold of the key? And from here on
-    take note of what happens to the key, for round `number` of `sender`."""
-
-    sender: str
-    ring: str
-    number: int
-    graves: tuple[Grave, ...]
-
-
-class GravesSettle(Op, frozen=True, array_like=True, tag=31):
-    """Has everything ended that began before your moment `mark`? 0: before now."""
-
-    ring: str
-    mark: int
-
-
-class GravesSeal(Op, frozen=True, array_like=True, tag=32):
-    """Do no requests below these fences any more. Of each key: has nothing happened to it since
-    that round's `GravesLook`?"""
-
-    sender: str
-    ring: str
-    number: int
     keys: tuple[tuple[bytes, bytes], ...]
-    fences: tuple[Origin, ...]
-
-
-class GravesBury(Op, frozen=True, array_like=True, tag=33):
-    """Every member holds these very tombstones or nothing, and so they may go."""
-
-    sender: str
-    number: int
-    graves: tuple[Grave, ...]
-
-
-class Reply(msgspec.Struct, frozen=True, array_like=True):
-    """One answer."""
 
 
 class ReadReply(Reply, frozen=True, array_like=True, tag=1):
-    """`awaiting`: members known to hold hints for this node that it has not been given yet."""
+    """`awaiting`: members known to hold hints for this node that it has not been given yet, or
+    what it lost; the answer says nothing without theirs."""
 
     record: Record
     awaiting: tuple[str, ...] = ()
@@ -277,19 +248,11 @@ class TreeKeysReply(Reply, frozen=True, array_like=True, tag=11):
     last: bytes = b""
 
 
-class GravesReply(Reply, frozen=True, array_like=True, tag=30):
-    """An answer for each key, in order."""
+class PullReply(Reply, frozen=True, array_like=True, tag=12):
+    """As they are on disk, in the order of the keys: one at least, as many as fit; b"" where there
+    is nothing."""
 
-    yes: tuple[bool, ...]
-
-
-class GravesSettled(Reply, frozen=True, array_like=True, tag=31):
-    """Whether all that began before the moment asked about has `ended`. `mark` is a moment now, and
-    what is sent from now on is not below `fence`."""
-
-    ended: bool
-    mark: int
-    fence: Origin
+    records: tuple[bytes, ...]
 
 
 class Fault(Reply, frozen=True, array_like=True, tag=99):
@@ -317,6 +280,7 @@ AnyOp = (
     | TreeRoots
     | TreeLevel
     | TreeKeys
+    | Pull
     | GravesLook
     | GravesSettle
     | GravesSeal
@@ -334,6 +298,7 @@ AnyReply = (
     | TreeRootsReply
     | TreeLevelReply
     | TreeKeysReply
+    | PullReply
     | GravesReply
     | GravesSettled
     | Fault

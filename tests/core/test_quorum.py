@@ -105,7 +105,7 @@ def test_what_does_not_count_is_merged_all_the_same() -> None:
     tally.answer("b", EMPTY)
     assert tally.counted() == ("b",)
     assert tally.merged(False) == known
-    assert tally.why() == "a: still awaits hints from z"
+    assert tally.why() == "a: counts only with z"
 
 
 def test_the_merge_of_one_answer_in_a_latest_bucket_shows_one_version() -> None:

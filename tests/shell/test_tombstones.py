@@ -8,7 +8,7 @@ import pytest
 
 from dynamo.core.record import Record
 from dynamo.storage import graves
-from dynamo.wire import messages
+from dynamo.wire import messages, reaping
 from tests.support.cluster import TestCluster, TestNode
 
 
@@ -134,10 +134,10 @@ def test_what_is_written_meanwhile_is_kept() -> None:
     """Between the look and the burial somebody creates the key anew."""
     cluster = deleted(3, 1)
     leader = owners_of(cluster, "k0")[0]
-    reaping = cluster.start(cluster.nodes[leader].tombstones.step())
+    trying = cluster.start(cluster.nodes[leader].tombstones.step())
     cluster.pass_time(0.006)
     writing = cluster.start(cluster.put_later(owners_of(cluster, "k0")[1], "k0", b"new"))
-    cluster.wait(reaping)
+    cluster.wait(trying)
     cluster.wait(writing)
     cluster.pass_time(5)
     assert cluster.bodies("n1", "k0") == [b"new"]
@@ -152,9 +152,9 @@ def test_a_crash_between_two_burials_is_made_good(unreached: int) -> None:
     leader, *_ = owners_of(cluster, "k0")
     victim = owners_of(cluster, "k0")[unreached]
     node = cluster.nodes[victim]
-    node.local.handlers[messages.GravesBury] = lambda op: cluster.restart(victim) and None
-    reaping = cluster.start(cluster.nodes[leader].tombstones.step())
-    reaping.addErrback(lambda failure: None)
+    node.local.handlers[reaping.GravesBury] = lambda op: cluster.restart(victim) and None
+    trying = cluster.start(cluster.nodes[leader].tombstones.step())
+    trying.addErrback(lambda failure: None)
     cluster.pass_time(30)
     assert len([n for n in cluster.nodes.values() if n.owned("k0").known()]) >= 1
     cluster.compare_all()

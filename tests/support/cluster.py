@@ -18,6 +18,7 @@ from dynamo.background.antientropy import AntiEntropy
 from dynamo.background.census import Census
 from dynamo.background.divergence import Surroundings
 from dynamo.background.handoff import Handoff
+from dynamo.background.refill import Refill
 from dynamo.background.tombstones import TombstoneReaper
 from dynamo.background.upkeep import Upkeep
 from dynamo.coordinator.bodies import Bodies
@@ -34,6 +35,7 @@ from dynamo.core.buckets import Bucket, Properties
 from dynamo.core.clock import HybridClock
 from dynamo.core.grace import Grace
 from dynamo.core.record import Record
+from dynamo.core.refilling import Refilling
 from dynamo.core.ring import Member, Ring
 from dynamo.core.sightings import Origin
 from dynamo.errors import BadRequest
@@ -41,11 +43,12 @@ from dynamo.ports import Liveness, MemberStatus, Replica
 from dynamo.replica.graves import GraveKeeper
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.trees import TreeKeeper
+from dynamo.replica.wholeness import Wholeness
 from dynamo.storage import rows
 from dynamo.storage.chunks import MemoryChunks
 from dynamo.storage.committer import Committer
 from dynamo.storage.copies import Copies
-from dynamo.storage.facts import BucketTable
+from dynamo.storage.facts import BucketTable, Identity
 from dynamo.storage.hints import HintBook
 from dynamo.storage.memory_engine import MemoryEngine
 from dynamo.storage.places import PlaceBook
@@ -207,8 +210,17 @@ class TestNode:
         self.keeper = TreeKeeper(self.copies, self.trees, self.table, cluster.wall_s)
         self.local.handlers.update(self.keeper.handlers())
         self.local.exchanged = self.keeper.exchanged
+        self.identity = Identity(self.engine, self.committer)
+        self.identity.load()
+        self.identity.actor = self.actor
+        self.refilling = Refilling(name)
+        self.whole = Wholeness(self.view, self.trees, self.identity, self.refilling)
+        self.local.awaits, self.local.awaits_listed = self.whole.awaits, self.whole.awaits_listed
+        self.keeper.lacking = self.whole.pair_lacks
+        around = Surroundings(self.view, self.keeper, self.grace)
+        self.refill = Refill(around, self.identity, self.refilling, cluster.clock)
         self.repair = AntiEntropy(
-            around=Surroundings(self.view, self.keeper, self.grace),
+            around=around,
             interval=cluster.interval,
             seconds=cluster.clock.seconds,
             rng=Random(cluster.rng.random()),
@@ -244,6 +256,7 @@ class TestNode:
             wall_ms=cluster.wall_ms,
             actor=lambda: self.actor,
             counted=lambda *what: self.counts.append(what),
+            lacks=self.whole.lacks,
             grace=self.grace,
         )
         buckets = Buckets(
@@ -267,6 +280,7 @@ class TestNode:
                 view=view,
                 preferences=preferences,
                 local_read=self.copies.read,
+                awaits=self.whole.awaits,
                 clock=clock,
                 counted=lambda *what: self.counts.append(what),
             ),
@@ -334,12 +348,14 @@ class TestCluster:
 
     __test__ = False
 
-    def __init__(self, size: int = 3, *, n: int = 3, seed: int = 0, **properties: Any) -> None:
+    def __init__(
+        self, size: int = 3, *, n: int = 3, seed: int = 0, partitions: int = 64, **properties: Any
+    ) -> None:
         self.clock = Clock()
         self.rng = Random(seed)
         self.network = Network(self.clock, self.rng)
         self.names = [f"n{i}" for i in range(1, size + 1)]
-        self.ring = Ring([Member(name) for name in self.names], 64, n)
+        self.ring = Ring([Member(name) for name in self.names], partitions, n)
         self.interval = 600.0
         self.defaults = Defaults(n=n)
         self.nodes: dict[str, TestNode] = {}
@@ -431,6 +447,17 @@ class TestCluster:
         self.nodes[name] = TestNode(self, name, old)
         self.nodes[name].view.believed = dict(old.view.believed)
         return self.nodes[name]
+
+    def wipe(self, name: str) -> TestNode:
+        """The node's disk is lost; it comes back empty, knows of that, and of all buckets."""
+        old = self.nodes[name]
+        old.alive = False
+        node = self.nodes[name] = TestNode(self, name)
+        node.view.believed = dict(old.view.believed)
+        node.actor = f"{old.actor}~2"
+        self.wait(node.identity.save(node.actor, "c/64", refill=True))
+        self.wait(node.table.merge(list(old.table.states.values())))
+        return node
 
     # Work.
 

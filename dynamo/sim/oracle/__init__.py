@@ -133,14 +133,18 @@ class Oracle:
         """A drive was wiped, rolled back, or lost or damaged something that was durable: what only
         it had is excused from here on."""
         self.live.spoiled[name] = self.world.schedule.now
+        self.live.damaged[name] = self.world.hosts[name].starts
         self.registry.reread(name, self.world.hosts[name].drive.durable())
 
     def settled(self) -> bool:
-        """Whether all is quiet: no client busy, no hints, owners equal."""
+        """Whether all is quiet: no client busy, every node well in the eyes of every other, no
+        hints, nothing lost or damaged that is not mended, owners equal."""
         registry = self.registry
+        assert self._rest is not None
         if not self.clients.idle() or any(m.hints for m in registry.mirrors.values()):
             return False
-        assert self._rest is not None
+        if not self._whole() or any(self._rest.lacking(name) for name in self.live.spoiled):
+            return False
         rows = list(dict.fromkeys((*self._unequal, *registry.dirty)))
         registry.dirty.clear()
         self._unequal = dict.fromkeys(self._rest.unequal(rows))
@@ -152,9 +156,10 @@ class Oracle:
         self._wait()
         rest = self._rest
         rest.apart = self._apart
-        if self._unequal:
-            rest.mend()
-            self._wait()
+        if not self._whole():
+            self.tally.broken(
+                "I6", self._now(), "Not every node is well in the eyes of all others."
+            )
         rest.converged()
         shown = rest.read_all()
         rest.listings(shown)
@@ -163,11 +168,18 @@ class Oracle:
         end = self.world.schedule.now + SETTLE_S
         while not self.settled() and self.world.schedule.now < end:
             self.world.run_for(STEP_S)
-            quiet = self.clients.idle() and not any(
-                mirror.hints for mirror in self.registry.mirrors.values()
-            )
-            if quiet and not self.settled() and self.world.schedule.now > end - SETTLE_S + 20:
-                return
+
+    def _whole(self) -> bool:
+        """Whether all nodes run, see each other, and have what was on a lost disk."""
+        nodes = [host.node for host in self.world.hosts.values()]
+        names = list(self.world.hosts)
+        return all(
+            node is not None
+            and node.view.joined
+            and not node.identity.refilling
+            and all(node.view.is_healthy(name) for name in names)
+            for node in nodes
+        )
 
     def _now(self) -> float:
         return self.world.schedule.now - START_S

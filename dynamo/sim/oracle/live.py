@@ -37,8 +37,8 @@ PATIENCE_MIN_S = 3.0
 class LiveChecks:
     """A `Watcher`. `calm_since()`: since when no fault is active, None while one is.
 
-    `spoiled`: when a drive last lost something durable, by node. `excused` counts what was let
-    pass, by reason.
+    `spoiled`: when a drive last lost something durable, by node; `damaged`: in which of the node's
+    starts that was. `excused` counts what was let pass, by reason.
     """
 
     history: History
@@ -48,6 +48,7 @@ class LiveChecks:
     calm_since: Callable[[], float | None]
     members: int
     spoiled: dict[str, float] = attrs.field(factory=dict)
+    damaged: dict[str, int] = attrs.field(factory=dict)
     excused: Counter[str] = attrs.field(factory=Counter)
 
     # Writes.
@@ -149,7 +150,7 @@ class LiveChecks:
         _, r, _ = terms(read.bucket, self.members, r=read.r)
         for v in rules.missing(read.shown, writes, read.begun, read.ended):
             n, _, w = terms(read.bucket, self.members, w=v.w)
-            if (v.quorum or "strict") != "strict" or r + w <= n:
+            if (v.quorum or BUCKETS[v.bucket].quorum) != "strict" or r + w <= n:
                 continue
             if self._spoilt(v, r, n):
                 self.excused["disk lost"] += 1
