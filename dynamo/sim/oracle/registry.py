@@ -239,7 +239,7 @@ class Registry:
                 )
 
     def _buried(self, name: str, row: bytes, old: Record) -> None:
-        """An owned record went: only a tombstone may, and when nobody holds what it is there for."""
+        """An owned record went: only a tombstone may, once nobody holds what it is there for."""
         told = f"{name} dropped its record of {self.told(row)}, {describe(old)}"
         if any(not version.deleted for version in old.versions):
             self._broken("I7", told)
