@@ -17,8 +17,8 @@ from dynamo.sim.plan import Plan
 from dynamo.sim.tally import Tally
 from dynamo.sim.workload import draw
 from dynamo.sim.world import World
-from dynamo.storage import copies
 from dynamo.storage.copies import Copies
+from dynamo.storage.owned import own, owned
 
 QUIET: dict[str, dict[str, Any]] = {"log": {"level": "critical"}}
 EVERY_RUN = {"I1", "I2", "I3", "I5", "I6", "I7", "I8", "I9", "I10", "I12", "I13", "I14"}
@@ -111,8 +111,7 @@ def test_a_merge_that_forgets_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica that takes what comes for all there is."""
 
     def merge(self: Copies, txn: Any, effects: Any, bucket: bytes, key: bytes, *new: Any) -> Any:
-        old = copies._owned(txn, bucket, key)
-        copies._own(txn, effects, bucket, key, old, new[0])
+        own(txn, effects, bucket, key, owned(txn, bucket, key), new[0])
         return new[0]
 
     monkeypatch.setattr(Copies, "_merge", merge)
