@@ -8,11 +8,13 @@ from random import Random
 import pytest
 from twisted.internet.defer import Deferred
 
+from dynamo.core.record import Record
 from dynamo.errors import DynamoError, StorageFull
 from dynamo.sim.faults import KINDS, NOT_YET, draw
 from dynamo.sim.plan import Fault
 from dynamo.storage.chunks import digest_of
 from dynamo.storage.facts import Identity
+from dynamo.wire.codec import KEEPING
 from tests.support.sim_probe import Bench
 
 NAMES = ["n1", "n2", "n3", "n4", "n5"]
@@ -207,14 +209,16 @@ def test_a_stalled_disk_does_nothing_until_it_is_over() -> None:
 
 
 def test_a_bit_flips_in_a_chunk_if_there_is_one() -> None:
+    """And another disk has it whole: what is nowhere else no system keeps."""
     bench = Bench()
-    bench.inject("chunk_flip", "n2", seconds=0.0)
-    assert not bench.faults.injected
     data = b"whatever a client sends"
     digest = digest_of(data)
-    written = bench.world.node("n2").chunks.write(digest, data)
-    bench.world.run_for(1.0)
-    assert written.called
+    for name in ("n2", "n3"):
+        bench.inject("chunk_flip", "n2", seconds=0.0)
+        assert not bench.faults.injected
+        written = bench.world.node(name).chunks.write(digest, data)
+        bench.world.run_for(1.0)
+        assert written.called
     bench.inject("chunk_flip", "n2", seconds=0.0)
     assert bench.faults.injected == {"chunk_flip": 1}
     kept = bench.world.hosts["n2"].drive.written().chunks[digest]
@@ -223,16 +227,18 @@ def test_a_bit_flips_in_a_chunk_if_there_is_one() -> None:
 
 
 def test_a_bit_flips_in_a_record_if_there_is_one() -> None:
+    """And another owner has the same."""
     bench = Bench()
-    bench.inject("record_flip", "n2", seconds=0.0)
-    assert not bench.faults.injected
     drive = bench.world.hosts["n2"].drive
-
-    bench.world.node("n2").committer.submit(lambda txn: txn.put("records", b"row", b"record"))
-    bench.world.run_for(1.0)
+    sealed = KEEPING["records"].encode(b"row", Record({"n2": 1}))
+    for name in ("n2", "n3"):
+        bench.inject("record_flip", "n2", seconds=0.0)
+        assert not bench.faults.injected
+        bench.world.node(name).committer.submit(lambda txn: txn.put("records", b"row", sealed))
+        bench.world.run_for(1.0)
     bench.inject("record_flip", "n2", seconds=0.0)
     assert bench.faults.injected == {"record_flip": 1}
-    assert drive.written().get("records", b"row") != b"record"
+    assert drive.written().get("records", b"row") != sealed
     assert bench.oracle.told == ["n2"]
 
 
@@ -371,4 +377,4 @@ def test_some_plans_have_one_fault_at_a_time_and_some_have_many() -> None:
 
     most = [most_at_once(draw(Random(s), names=NAMES, seconds=90.0)) for s in range(100)]
     assert sum(count == 1 for count in most) > 20
-    assert sum(count > 3 for count in most) > 10
+    assert sum(count > 2 for count in most) > 10

@@ -53,8 +53,8 @@ class Located:
 class Registry:
     """All drives. `versions` by dot, `dots` by the id of the write, `dirty`: rows that changed
     since somebody cleared it. `lost` holds, by row, contexts that went with a spoiled disk and were
-    nowhere else; `unkeepable` the ids of writes that went so; `put_back` those that an old disk brought back
-    after their tombstones were reaped."""
+    nowhere else; `unkeepable` the ids of writes that went so; `put_back` those that an old disk
+    brought back after their tombstones were reaped."""
 
     def __init__(self, history: History, tally: Tally, now: Callable[[], float]) -> None:
         self._history = history
