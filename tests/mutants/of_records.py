@@ -92,7 +92,7 @@ MUTANTS = (
         (
             Edit(
                 f"{RECORD}.put",
-                "counter = union.get(actor, 0) + 1",
+                "counter = max(union.get(actor, 0), floor) + 1",
                 "counter = seen.get(actor, 0) + 1",
             ),
         ),
@@ -137,8 +137,8 @@ MUTANTS = (
         ("I8", "I1"),
         (
             Edit(
-                f"{COPIES}.coordinate",
-                "stamp=max([stamp, *(v.stamp + 1 for v in known.versions)]),",
+                "dynamo.storage.copies:_written",
+                "stamp=max([stamp, last + 1, *(v.stamp + 1 for v in known.versions)]),",
                 "stamp=stamp,",
             ),
         ),
