@@ -362,11 +362,9 @@ class Node(Service):
             self._sightings.note(origin)
 
     def _sign_anew(self) -> Deferred[None]:
-        hand = self._rng.randrange(*NEW_HANDS)
         # The incarnation went back with the disk: what is sent under it looks long given up.
-        return self.identity.begin_hand(hand).addCallback(
-            lambda _: self.view.gossip.describe(meta=hand.to_bytes(4))
-        )
+        hand, describe = self._rng.randrange(*NEW_HANDS), self.view.gossip.describe
+        return self.identity.begin_hand(hand).addCallback(lambda _: describe(meta=b"%d" % hand))
 
     def _refill_told(self) -> Progress | None:
         if not self.identity.refilling:
