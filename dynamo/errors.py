@@ -5,6 +5,8 @@
     │   ├── BadRequest          a name, number, header, context or body that is not one
     │   ├── NoSuchBucket, NoSuchFile
     │   ├── BucketExists, FileExists
+    │   ├── NoSuchMember
+    │   ├── Refused             a change of the ring that cannot be, as things stand
     │   ├── TooLarge            past a limit of this node
     │   └── NotOffered          understood and deliberately not done (conditional writes)
     ├── Unavailable         the request is right; a retry may help
@@ -77,6 +79,22 @@ class FileExists(CallersFault):
             f"Bucket {bucket!r} has a file named {key!r} already; POST /update/file/ replaces it."
         )
         self.bucket, self.key = bucket, key
+
+
+class NoSuchMember(CallersFault):
+    code = "no_such_member"
+
+    def __init__(self, member: str) -> None:
+        super().__init__(f"The ring has no member named {member!r}.")
+        self.member = member
+
+
+class Refused(CallersFault):
+    """A change of the ring that cannot be; `code` says why and the sentence what to do."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
 
 
 class TooLarge(CallersFault):

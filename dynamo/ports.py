@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import attrs
 from twisted.internet.defer import Deferred
 
+from dynamo.core.layout import Layout
 from dynamo.core.refilling import Progress
 from dynamo.core.ring import Ring
 from dynamo.wire.hello import Hello
@@ -80,15 +81,43 @@ class Peer(Replica, Protocol):
         """Sends this node's whole view of the members; returns the peer's."""
 
 
+class Changing(Protocol):
+    """What a node does of its own accord for a change of the ring, and how far the others are."""
+
+    def uses(self, name: str) -> int:
+        """The version of the layout that a member says all its requests go by; 0 if unknown."""
+
+    def has_synced(self, name: str) -> int:
+        """The version of the layout for which a member says it holds all it ought to."""
+
+    def sync_done(self, version: int) -> None:
+        """This node holds what it needs for the coming ring of this layout: everyone is told."""
+
+    async def leave(self, *, force: bool = False) -> Layout:
+        """Begins to take this node out of the ring; the layout that says so.
+
+        Raises `Refused` for what cannot be, `Unavailable` if too few members agree in time.
+        """
+
+    async def stay(self) -> Layout:
+        """Takes back a `leave` that is not done."""
+
+    async def remove(self, name: str, *, force: bool = False) -> Layout:
+        """Begins to take a dead member out of the ring. Raises as `leave`, or `NoSuchMember`."""
+
+
 class ClusterView(Protocol):
     """Who the members are and which of them answer.
 
     `name` is this node's. `ring` changes only when members join, leave or are removed; liveness
-    never moves ownership.
+    never moves ownership. While it does change, `beside` is the other ring whose owners every
+    write reaches as well; reads go by `ring` alone (`dynamo.core.layout`).
     """
 
     name: str
     ring: Ring
+    beside: Ring | None
+    layout: Layout
     epoch: int
     """Changes whenever the ring or anybody's health does."""
 

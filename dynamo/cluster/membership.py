@@ -35,6 +35,7 @@ from dynamo.core.effects import (
     ProbeByStream,
     Stopped,
 )
+from dynamo.core.layout import Layout
 from dynamo.core.members import Liveness, Role
 from dynamo.core.messages import State
 from dynamo.core.probing import Outcome
@@ -100,6 +101,8 @@ class Membership:
         self._saving = False
         self._owners = Owners(me.partitions, copies)
         self.ring: Ring = self._owners.ring
+        self.beside: Ring | None = None
+        self.layout = Layout()
         self._left: Deferred[None] | None = None
         self._awaiting: tuple[str, ...] = ()
         self.epoch = 0

@@ -34,6 +34,7 @@ from dynamo.coordinator.writes import Writer
 from dynamo.core.buckets import Bucket, Properties
 from dynamo.core.clock import HybridClock
 from dynamo.core.grace import Grace
+from dynamo.core.layout import Layout
 from dynamo.core.record import Record
 from dynamo.core.refilling import Refilling
 from dynamo.core.ring import Member, Ring
@@ -90,6 +91,8 @@ class BelievingView:
         self._cluster = cluster
         self.name = name
         self.ring = cluster.ring
+        self.beside: Ring | None = None
+        self.layout = Layout()
         self.epoch = 0
         self.joined = True
         self.believed: dict[str, Liveness] = {}
