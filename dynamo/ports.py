@@ -117,9 +117,12 @@ class ClusterView(Protocol):
     name: str
     ring: Ring
     beside: Ring | None
-    layout: Layout
     epoch: int
     """Changes whenever the ring or anybody's health does."""
+
+    @property
+    def layout(self) -> Layout:
+        """The layout this node goes by, which both rings are made from."""
 
     @property
     def joined(self) -> bool:

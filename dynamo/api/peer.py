@@ -10,13 +10,14 @@ With `cluster.secret` set, every request must be signed (`dynamo.wire.signing`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from dynamo.api.body import read_all
 from dynamo.api.errors import Answer, json_answer
 from dynamo.api.request import Request
 from dynamo.api.site import Face
 from dynamo.core.fences import Fences
+from dynamo.core.layout import compatible
 from dynamo.core.sightings import Origin
 from dynamo.errors import (
     Corrupt,
@@ -38,6 +39,8 @@ BATCH_BYTES_MAX = 16 * 1024 * 1024
 CHUNK_BYTES_MAX = 4 * 1024 * 1024
 CARRIERS = (messages.Merge, messages.Coordinate)
 """What may bring back what was deleted, if it comes long after its time."""
+BY_RING = (*CARRIERS, messages.Read, messages.Scan)
+"""What depends on who owns what."""
 FOREGROUND: frozenset[type] = frozenset((messages.Read, messages.Merge, messages.Coordinate))
 """What other nodes' clients wait for. A merge may also be a hint that returns; it waits for the
 same disk."""
@@ -47,7 +50,8 @@ BYTES = [(b"Content-Type", b"application/octet-stream")]
 class PeerFace:
     """See the module. `exchange(state)` takes a peer's view of the members and gives ours;
     `origin()` says how far this node's disk is, `heard` takes what a peer says of its own. What
-    `fences` holds off may read here, and changes nothing."""
+    `fences` holds off may read here, and changes nothing. `layout()` is the version this node goes
+    by: who goes by one that is no neighbour of it is refused until one of the two has caught up."""
 
     app = Face()
 
@@ -61,7 +65,9 @@ class PeerFace:
         origin: Callable[[], Origin | None] = lambda: None,
         heard: Callable[[Origin], None] = lambda origin: None,
         fences: Fences | None = None,
+        layout: Callable[[], int] = lambda: 0,
     ) -> None:
+        self._layout = layout
         self._fences = fences or Fences()
         self._local = local
         self._signer = signer
@@ -83,9 +89,10 @@ class PeerFace:
         if origin is not None:
             self._heard(origin)
         request.foreground = FOREGROUND.issuperset(map(type, ops))
-        if any(isinstance(op, CARRIERS) for op in ops) and not self._fences.passes(origin):
-            late = fault(NotReady("This was given up by its sender long ago."))
-            return Answer(200, BYTES, messages.encode([late] * len(ops), self._origin()))
+        why = self._why_not(origin, ops)
+        if why:
+            refused = fault(NotReady(why))
+            return Answer(200, BYTES, messages.encode([refused] * len(ops), self._origin()))
         replies = await self._local.answer(ops)
         return Answer(200, BYTES, messages.encode(replies, self._origin()))
 
@@ -128,6 +135,15 @@ class PeerFace:
         return Answer(
             200, [(b"Content-Type", b"application/json")], hello.encode_hello(self._hello())
         )
+
+    def _why_not(self, origin: Origin | None, ops: Sequence[messages.Op]) -> str:
+        """Why a batch is refused as a whole, "" if it is not."""
+        if any(isinstance(op, CARRIERS) for op in ops) and not self._fences.passes(origin):
+            return "This was given up by its sender long ago."
+        mine, theirs = self._layout(), origin.layout if origin is not None else 0
+        if not compatible(mine, theirs) and any(isinstance(op, BY_RING) for op in ops):
+            return f"This node goes by layout {mine} of the ring, and the sender by {theirs}."
+        return ""
 
     def _stranger(self) -> Answer:
         detail = "This node answers only requests signed with its cluster's secret."

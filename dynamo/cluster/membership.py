@@ -1,9 +1,9 @@
 """The members and the ring, by gossip: the `ClusterView` of a running node.
 
-What gossip says of a member decides who is asked; who owns what follows from the ring alone, in
-which every member stays that did not leave for good, whether it is there or not. The rules:
+What gossip says of a member decides who is asked; who owns what follows from the layout alone, on
+which the members agree (`dynamo.cluster.layouts`). The rules:
 
-- a node serves when it belongs to a cluster and has an actor: on a new data directory one that no
+- a node serves when it knows the layout and has an actor: on a new data directory one that no
   member has seen under its name, known once those that are there have answered. Before it begins to
   serve it has asked all of them, and once it has begun, a newcomer makes no difference;
 - a member is well when gossip holds it alive, bucket states were exchanged with it since it
@@ -15,16 +15,18 @@ which every member stays that did not leave for good, whether it is there or not
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
+from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
-from twisted.python.failure import Failure
 
 from dynamo.cluster.errands import Errands
 from dynamo.cluster.events import Happened, warn
 from dynamo.cluster.gossip import Gossip
-from dynamo.cluster.owners import Owners, gone
+from dynamo.cluster.layouts import Layouts
+from dynamo.cluster.naming import Naming
 from dynamo.cluster.peers import DOUBT_S, Known, Peers, status_of
 from dynamo.cluster.rollback import Rollback
 from dynamo.core.effects import (
@@ -35,22 +37,24 @@ from dynamo.core.effects import (
     ProbeByStream,
     Stopped,
 )
+from dynamo.core.grace import Grace
 from dynamo.core.layout import Layout
-from dynamo.core.members import Liveness, Role
+from dynamo.core.members import Liveness, Member
 from dynamo.core.messages import State
 from dynamo.core.probing import Outcome
+from dynamo.core.ring import Member as Placed
 from dynamo.core.ring import Ring
 from dynamo.core.swim import Swim
 from dynamo.log import make_logger
 from dynamo.ports import Liveness as Word
 from dynamo.ports import MemberStatus, Peer, Replica
+from dynamo.storage.agreed import LayoutBook
 from dynamo.storage.facts import BucketTable, Identity
 from dynamo.wire.datagrams import BadDatagram, Codec, decode_state, encode_state
 from dynamo.wire.hello import Hello
 
 EVENTS_KEPT = 100
 REFRESH_S = 1.0
-SAVE_AGAIN_S = 1.0
 APPEARED = frozenset(("joined", "returned", "replaced"))
 
 NOWHERE = "unknown.invalid:1"
@@ -63,10 +67,11 @@ class Membership:
     """See the module. `about_me()` makes this node's `Hello`; `swim` is its machine.
 
     `remote(name, address)` makes a replica to talk to, `copies` is N, `timeout` is for peer HTTP
-    among members, in seconds.
+    among members, in seconds. `grace` knows what is under way here, `rng` is for the layouts.
     """
 
     rollback: Rollback | None = None  # the watch over a disk that may have been put back
+    on_left: Callable[[], object] = staticmethod(lambda: None)  # it has left the ring for good
 
     def __init__(
         self,
@@ -75,18 +80,22 @@ class Membership:
         wall_clock: Callable[[], float],
         identity: Identity,
         buckets: BucketTable,
+        book: LayoutBook,
         about_me: Callable[[], Hello],
         remote: Callable[[str, str], Peer],
         swim: Swim,
         codec: Codec,
         copies: int,
         timeout: float,
+        grace: Grace,
+        rng: Random,
     ) -> None:
         me = about_me()
         self.name = me.name
         self._clock = clock
         self._wall_clock = wall_clock
         self._identity, self._buckets = identity, buckets
+        self._book = book
         self._about_me = about_me
         self._remote = remote
         self._swim = swim
@@ -98,11 +107,19 @@ class Membership:
         self._began = False
         self._stopped = False
         self._health: dict[str, tuple[bool, bool]] = {}
-        self._saving = False
-        self._owners = Owners(me.partitions, copies)
-        self.ring: Ring = self._owners.ring
-        self.beside: Ring | None = None
-        self.layout = Layout()
+        self.layouts = Layouts(
+            me=Placed(me.name, me.zone, me.weight),
+            book=book,
+            partitions=me.partitions,
+            copies=copies,
+            grace=grace,
+            rng=rng,
+            clock=clock,
+            around=self,
+        )
+        self.ring: Ring = self.layouts.ring
+        self.beside: Ring | None = self.layouts.beside
+        self._naming = Naming(identity, about_me, clock, self._named)
         self._left: Deferred[None] | None = None
         self._awaiting: tuple[str, ...] = ()
         self.epoch = 0
@@ -119,6 +136,7 @@ class Membership:
             timeout=timeout,
             changed=self._settle,
             settled=self._tell,
+            learn=self._learn,
         )
 
     # Life.
@@ -127,16 +145,16 @@ class Membership:
         """Begins to gossip; the port is open. `local` is this node's own replica."""
         self._local = local
         for member in self._identity.remembered:
-            if member.name == self.name or gone(member):
+            if member.name == self.name or member.gone:
                 continue
             if member.liveness is Liveness.LEFT:
                 self.peers.take(member, appeared=False)
             else:
                 # Alive until shown otherwise: they are asked at once, and gossip corrects it.
                 self.peers.take(member.become(Liveness.ALIVE), appeared=True)
-        self._rebuild_ring()
         self.gossip.join(list(seeds))
         self._settle()
+        self.layouts.start()
 
     def leave(self) -> Deferred[None]:
         """Says by gossip that this process stops; fires when it was said."""
@@ -150,14 +168,19 @@ class Membership:
     def stop(self) -> None:
         """Ends everything."""
         self._stopped = True
+        self.layouts.stop()
         self.peers.stop()
         self.gossip.stop()
 
     # ClusterView.
 
     @property
+    def layout(self) -> Layout:
+        return self.layouts.layout
+
+    @property
     def joined(self) -> bool:
-        return self._began and not self._trouble
+        return self._began and not self._trouble and self.layout.version > 0
 
     def why_not_joined(self) -> str:
         if self._trouble:
@@ -166,23 +189,15 @@ class Membership:
             return ""
         if self._contended and not self._swim.joined:
             return self._contended
-        problems = [k.problem for k in self.peers.by_name.values() if k.problem]
-        if problems and not self._identity.actor:
-            return f"A member {problems[0]}."
-        if not self._swim.joined and not self.peers.by_name:
-            return "No seed has answered yet, and no member known from before."
-        return "Asking the other members what this node has to know before it serves."
+        if self._began and not self.layout.version:
+            return "No cluster is founded yet: the first by name of those that are there does it."
+        return self.peers.why_waiting(named=bool(self._identity.actor), joined=self._swim.joined)
 
     def is_healthy(self, name: str) -> bool:
         if name == self.name:
             return True
         known = self.peers.by_name.get(name)
-        return (
-            known is not None
-            and known.settled
-            and known.member.liveness is Liveness.ALIVE
-            and known.doubted_until <= self._clock.seconds()
-        )
+        return known is not None and known.well(self._clock.seconds())
 
     def is_doubtful(self, name: str) -> bool:
         known = self.peers.by_name.get(name)
@@ -216,12 +231,13 @@ class Membership:
         self._watchers.append(changed)
 
     def members(self) -> list[MemberStatus]:
-        now = self._clock.seconds()
-        found = [self._my_status()]
+        now, layout = self._clock.seconds(), self.layout
+        found = [status_of(self._swim.me, self._about_me(), None, layout)]
         for name, known in self.peers.by_name.items():
-            heard = self.gossip.heard.get(name)
-            since = None if heard is None else round(now - heard, 3)
-            found.append(status_of(known.member, known.hello, since))
+            if known.running or layout.knows(name) or not layout.version:
+                heard = self.gossip.heard.get(name)
+                since = None if heard is None else round(now - heard, 3)
+                found.append(status_of(known.member, known.hello, since, layout))
         return sorted(found, key=lambda m: m.name)
 
     async def refresh(self) -> None:
@@ -242,7 +258,7 @@ class Membership:
 
     def suspected(self) -> list[str]:
         """Members under suspicion now."""
-        return [n for n, k in self.peers.by_name.items() if k.member.liveness is Liveness.SUSPECT]
+        return self.peers.suspected()
 
     # Surroundings of the gossip machine.
 
@@ -275,14 +291,15 @@ class Membership:
         happened.write()
         self.events.append(happened)
         if effect.event == "reaped":
-            if gone(member):
+            if member.gone:
                 self.peers.forget(member.name)
             return
         was = self.peers.by_name.get(member.name)
         before = was.member.liveness if was is not None else None
         self.peers.take(member, appeared=effect.event in APPEARED)
-        self._rebuild_ring()
         self._changed_health()
+        self.layouts.heard(member.name, member.layout)
+        self.layouts.poke()
         if before is not member.liveness:
             self._tell(member.name)
 
@@ -338,65 +355,55 @@ class Membership:
         """Something was learnt: this node may now be able to take its place."""
         self._changed_health()
         for name, known in self.peers.by_name.items():
-            actor = known.hello.actor if known.hello is not None else ""
-            if actor and self._identity.actors.get(name) != actor:
-                noted = self._identity.note_actor(name, actor)
-                noted.addErrback(lambda f: log.error("An actor was not stored: {f}", f=f.value))
+            self._naming.note(name, known.hello.actor if known.hello is not None else "")
         if self._identity.actor:
             if self.rollback and self.rollback.pending(self.peers.hellos(), self._settle):
                 return
             somewhere = self._swim.joined or self.peers.by_name
-            if somewhere and self._all_running(lambda known: known.asked):
+            if somewhere and self.peers.all_running(lambda known: known.asked):
                 self._began = True
-            if self._swim.me.role is Role.JOINING and self._swim.joined:
-                self.gossip.describe(role=Role.ACTIVE)
-                self._rebuild_ring()
+                self.layouts.poke()
         elif (
             self._swim.joined
-            and not self._saving
             and not self._trouble
             # One that was asked and did not answer may be the one that knows of an actor.
-            and self._all_running(lambda known: known.hello is not None and not known.problem)
+            and self.peers.all_running(lambda known: known.hello is not None and not known.problem)
         ):
-            self._save_actor(self._unused_actor())
+            # By now bucket states and the layout are known; where there is no bucket there is
+            # nothing to take back, and a newcomer takes what it needs before it owns it.
+            lost = self.layout.knows(self.name) and bool(self._buckets.states)
+            self._naming.draw(self.peers.hellos(), refill=lost)
 
-    def _all_running(self, holds: Callable[[Known], bool]) -> bool:
-        return all(holds(known) for known in self.peers.by_name.values() if known.running)
-
-    def _unused_actor(self) -> str:
-        """This node's name, or with the next number if members know it under that already."""
-        seen = [
-            k.hello.actors[self.name]
-            for k in self.peers.by_name.values()
-            if k.hello is not None and k.hello.actors.get(self.name)
-        ]
-        return f"{self.name}~{max(_number(a) for a in seen) + 1}" if seen else self.name
-
-    def _save_actor(self, actor: str) -> None:
-        me, self._saving = self._about_me(), True
-        # By now bucket states were exchanged; where there is no bucket there is nothing to take.
-        refill = any(h.joined for h in self.peers.hellos()) and bool(self._buckets.states)
-        saved = self._identity.save(actor, f"{me.cluster_name}/{me.partitions}", refill=refill)
-        saved.addCallbacks(self._saved, self._not_saved)
-
-    def _saved(self, _: None) -> None:
-        self._saving = False
+    def _named(self) -> None:
         if not self._stopped:
             self._settle()
 
-    def _not_saved(self, failure: Failure) -> None:
-        log.error("What this node is cannot be stored: {why}", why=failure.getErrorMessage())
-        self._clock.callLater(SAVE_AGAIN_S, self._saved, None)
+    # Surroundings of the layouts.
 
-    def _rebuild_ring(self) -> None:
-        mine = [self._swim.me] if self._identity.actor else []
-        if self._owners.update([*mine, *(k.member for k in self.peers.by_name.values())]):
-            self.ring = self._owners.ring
-            self.epoch += 1
+    def record(self, name: str) -> Member | None:
+        return self.peers.record(name)
 
-    def _my_status(self) -> MemberStatus:
-        return status_of(self._swim.me, self._about_me(), None)
+    def may_take_part(self) -> bool:
+        return self._began and not self._trouble and self._swim.joined
 
+    def founders(self) -> Sequence[Placed]:
+        return self.peers.founders(self.layouts.me)
 
-def _number(actor: str) -> int:
-    return int(actor.rpartition("~")[2]) if "~" in actor else 1
+    def describe(self, **changes: Any) -> None:
+        if not self._stopped and self._left is None:
+            self.gossip.describe(**changes)
+
+    def layout_changed(self, out: bool) -> None:
+        self.ring, self.beside = self.layouts.ring, self.layouts.beside
+        self.epoch += 1
+        if out:
+            self._trouble = (
+                f"{self.name} is not in the ring any more: it left or was removed, and others "
+                "hold its data; with an empty data_dir it can join anew."
+            )
+            log.info("{why}", why=self._trouble)
+            self.on_left()
+
+    async def _learn(self, replica: Peer, hello: Hello) -> None:
+        if (hello.layout, hello.birth) > self.layout.order:
+            await self.layouts.fetch(replica)

@@ -7,13 +7,15 @@ or comes back, is asked once over peer HTTP, bucket states are exchanged, and on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from dynamo.core.layout import Layout
 from dynamo.core.members import Liveness, Member, Role
+from dynamo.core.ring import Member as Placed
 from dynamo.errors import DynamoError, PeerBroke
 from dynamo.log import make_logger
 from dynamo.ports import MemberStatus, Peer
@@ -53,6 +55,11 @@ class Known:
         """Whether gossip believes it to be there."""
         return self.member.running
 
+    def well(self, now: float) -> bool:
+        """Whether it may be relied on."""
+        alive = self.member.liveness is Liveness.ALIVE
+        return self.settled and alive and self.doubted_until <= now
+
     @property
     def unnamed(self) -> bool:
         """Whether it serves, and under which actor it has not been heard to say."""
@@ -62,7 +69,8 @@ class Known:
 
 class Peers:
     """All other members by name. `changed()` is called when what follows from them may differ,
-    `settled(name)` when one that appeared may be relied on.
+    `settled(name)` when one that appeared may be relied on. `learn(peer, hello)` takes over its
+    layout, if that is later.
 
     `about_me()` is what this node says of itself, `timeout` for a question in seconds.
     """
@@ -77,7 +85,9 @@ class Peers:
         timeout: float,
         changed: Callable[[], None],
         settled: Callable[[str], None],
+        learn: Callable[[Peer, Hello], Awaitable[None]],
     ) -> None:
+        self._learn = learn
         self._mine = about_me()
         self._me = self._mine.name
         self._clock = clock
@@ -111,6 +121,42 @@ class Peers:
     def forget(self, name: str) -> None:
         """The member is gone for good."""
         self.by_name.pop(name, None)
+
+    def record(self, name: str) -> Member | None:
+        """What gossip says of a member."""
+        known = self.by_name.get(name)
+        return known.member if known is not None else None
+
+    def all_running(self, holds: Callable[[Known], bool]) -> bool:
+        """Whether it holds for all that are there."""
+        return all(holds(known) for known in self.by_name.values() if known.running)
+
+    def suspected(self) -> list[str]:
+        """Members under suspicion now."""
+        return [n for n, k in self.by_name.items() if k.member.liveness is Liveness.SUSPECT]
+
+    def why_waiting(self, *, named: bool, joined: bool) -> str:
+        """Why this node does not serve yet, in a sentence; it is `named` if it has an actor, and
+        `joined` if gossip knows of a cluster."""
+        problems = [known.problem for known in self.by_name.values() if known.problem]
+        if problems and not named:
+            return f"A member {problems[0]}."
+        if not joined and not self.by_name:
+            return "No seed has answered yet, and no member known from before."
+        return "Asking the other members what this node has to know before it serves."
+
+    def founders(self, me: Placed) -> list[Placed]:
+        """This node and all that are there, if it is the first of them by name and none of the
+        others has a layout; else nobody."""
+        found = [me]
+        for known in self.by_name.values():
+            member, said = known.member, known.hello
+            if not known.running:
+                continue
+            if said is None or known.problem or said.layout or member.name < me.name:
+                return []
+            found.append(Placed(member.name, member.zone, member.weight))
+        return found
 
     def hellos(self) -> list[Hello]:
         """What the others last said of themselves."""
@@ -152,6 +198,7 @@ class Peers:
             known.problem = self._problem(known, hello)
             if known.problem:
                 raise PeerBroke(known.member.name, known.problem)
+            await self._learn(known.replica, hello)
             if hello.buckets != self._buckets.digest():
                 await self._exchange_buckets(known.replica)
             known.hello = hello
@@ -210,8 +257,12 @@ class Peers:
             await replica.call(messages.BucketMerge(tuple(ours[i : i + BUCKETS_AT_ONCE])))
 
 
-def status_of(member: Member, said: Hello | None, seconds_since: float | None) -> MemberStatus:
-    """A member's line in `/v1/cluster`, by its record and what it last said itself."""
+def status_of(
+    member: Member, said: Hello | None, seconds_since: float | None, layout: Layout
+) -> MemberStatus:
+    """A member's line in `/v1/cluster`, by its record, the layout, and what it last said itself."""
+    name = member.name
+    role = "active" if any(m.name == name for m in layout.next_members) else "leaving"
     return MemberStatus(
         name=member.name,
         api=member.api,
@@ -219,7 +270,7 @@ def status_of(member: Member, said: Hello | None, seconds_since: float | None) -
         zone=member.zone,
         weight=member.weight,
         liveness=member.liveness.word,  # type: ignore[arg-type]
-        role=member.role.word,  # type: ignore[arg-type]
+        role=role if layout.in_ring(name) else "joining",  # type: ignore[arg-type]
         incarnation=member.incarnation,
         objects=said.objects if said else 0,
         bytes=said.bytes if said else 0,

@@ -59,12 +59,12 @@ class Proposal:
     _promises: dict[str, Promise] = attrs.field(factory=dict)
     _accepts: set[str] = attrs.field(factory=set)
 
-    def promised(self, name: str, promise: Promise) -> None:
+    def promise(self, name: str, promise: Promise) -> None:
         """An elector has promised."""
-        if name in self.electors:
+        if name in self.electors and not self.heard:
             self._promises[name] = promise
 
-    def accepted(self, name: str) -> None:
+    def accept(self, name: str) -> None:
         """An elector has accepted."""
         if name in self.electors:
             self._accepts.add(name)

@@ -28,10 +28,11 @@ ADDRESS_BYTES_MAX = 260
 META_BYTES_MAX = 128
 """Opaque data of a member; anything larger belongs elsewhere, with its digest here."""
 
-FIXED_BYTES = 64
+FIXED_BYTES = 80
 """More than the numbers and headers of a record take."""
 
 INCARNATION_MAX = 2**53
+VERSION_MAX = 2**53
 IDENTITY_MAX = 2**32 - 1
 
 
@@ -65,7 +66,9 @@ class Role(IntEnum):
 class Member(msgspec.Struct, frozen=True, array_like=True):
     """A member's record. `address` and `api` are "host:port" as others should dial them.
 
-    `incarnation` 0 means that the name is not claimed yet: any claim outranks it.
+    `incarnation` 0 means that the name is not claimed yet: any claim outranks it. `layout`: the
+    version by which all requests of this member go; `synced`: the last one for which it holds what
+    it ought to (`dynamo.core.layout`).
     """
 
     name: str
@@ -78,6 +81,8 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     zone: str = ""
     weight: float = 1.0
     meta: bytes = b""
+    layout: int = 0
+    synced: int = 0
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -93,6 +98,11 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     def running(self) -> bool:
         """Believed to be there: probed, gossiped to, counted."""
         return self.liveness <= Liveness.SUSPECT
+
+    @property
+    def gone(self) -> bool:
+        """Left for good; one that was only stopped keeps its place."""
+        return self.liveness is Liveness.LEFT and self.role is Role.LEAVING
 
     def become(self, liveness: Liveness) -> Member:
         """The same incarnation, seen otherwise."""
@@ -143,6 +153,8 @@ def flaw(member: Member) -> str:
     if not (is_name(name) and is_address(address) and is_address(member.api)):
         return "name"
     if not 0 <= member.incarnation < INCARNATION_MAX or not 0 <= member.identity <= IDENTITY_MAX:
+        return "range"
+    if not (0 <= member.layout < VERSION_MAX and 0 <= member.synced < VERSION_MAX):
         return "range"
     if not 0 <= member.weight < math.inf:
         return "weight"

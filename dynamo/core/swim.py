@@ -186,9 +186,17 @@ class Swim:
         role: Role | None = None,
         weight: float | None = None,
         meta: bytes | None = None,
+        layout: int | None = None,
+        synced: int | None = None,
     ) -> list[Effect]:
         """Changes what this member says of itself. Raises `TooLarge`, `BadRequest`."""
-        wanted: dict[str, Any] = {"role": role, "weight": weight, "meta": meta}
+        wanted: dict[str, Any] = {
+            "role": role,
+            "weight": weight,
+            "meta": meta,
+            "layout": layout,
+            "synced": synced,
+        }
         given = {field: value for field, value in wanted.items() if value is not None}
         described = check(msgspec.structs.replace(self._local.me, **given))
         if self._enter_call(now) and described != self._local.me:

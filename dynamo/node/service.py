@@ -29,18 +29,20 @@ from dynamo.coordinator.terms import Defaults
 from dynamo.core.clock import HybridClock
 from dynamo.core.grace import Grace
 from dynamo.core.members import IDENTITY_MAX, Member, Role
-from dynamo.core.refilling import Progress, Refilling
+from dynamo.core.refilling import Refilling
 from dynamo.core.sightings import Origin, Sightings
 from dynamo.core.swim import Swim
 from dynamo.errors import DynamoError
 from dynamo.log import make_logger
 from dynamo.node.coordination import build_door
+from dynamo.node.voice import Voice
 from dynamo.node.work import Work
 from dynamo.replica.graves import GraveKeeper
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.pool import peer_client
 from dynamo.replica.remote import RemoteReplica
 from dynamo.replica.wholeness import Wholeness
+from dynamo.storage.agreed import LayoutBook
 from dynamo.storage.committer import Committer
 from dynamo.storage.copies import Copies
 from dynamo.storage.disk import LocalDisk, OpenDisk
@@ -49,7 +51,6 @@ from dynamo.storage.hints import HintBook
 from dynamo.storage.places import PlaceBook
 from dynamo.storage.trees import Trees
 from dynamo.wire.datagrams import NONCE_BYTES, Codec
-from dynamo.wire.hello import Hello
 from dynamo.wire.signing import Signer
 
 PEER_TIMEOUT_S = 1.0
@@ -83,9 +84,10 @@ class Node(Service):
         self._open_disk = open_disk or partial(LocalDisk, config.node.data_dir, reactor)
         self._boot = rng.randbytes(8).hex()
         self._sightings = Sightings()
-        self._messages = 0
         self._refilling = Refilling(config.node.name)
         self._ports: list[Any] = []
+        self.on_left: Callable[[], object] = lambda: None
+        """Called when this node has left the ring for good, and may be stopped."""
 
     def startService(self) -> None:
         super().startService()
@@ -170,7 +172,8 @@ class Node(Service):
         )
         self.identity = Identity(self.engine, self.committer)
         self.identity.load()
-        self._loaded_incarnation = self.identity.incarnation
+        self.book = LayoutBook(self.engine, self.committer, self.identity)
+        self.book.load()
         self.table = BucketTable(self.engine, self.committer)
         self.table.load()
         copies_of = partial(self.table.copies_of, default=self.config.replication.n)
@@ -188,27 +191,46 @@ class Node(Service):
                 f"{config.node.data_dir} belongs to cluster/partitions {self.identity.cluster}, "
                 f"the configuration says {mine}; put it back or use an empty data_dir."
             )
+        if self.book.out:
+            raise DynamoError(
+                f"{config.node.data_dir} is of a member that left the ring or was removed, and may "
+                "hold what was deleted since; with an empty data_dir this node can join anew."
+            )
         secrets = config.cluster.secrets
         self.signer = Signer(secrets)
         self._http, self._pool = peer_client(self._reactor)
         settings = config.gossip.settings()
-        self._directory = self.identity.number or self._rng.randrange(1, IDENTITY_MAX)
+        self.voice = Voice(
+            config,
+            self.identity,
+            self.book,
+            self.table,
+            self.copies,
+            self._refilling,
+            self._sightings,
+            self.identity.number or self._rng.randrange(1, IDENTITY_MAX),
+            self._boot,
+            self._reactor.seconds,
+        )
         me = Member(
             name=config.node.name,
-            identity=self._directory,
+            identity=self.voice.directory,
             address=str(config.advertise.cluster),
             incarnation=self.identity.incarnation,
-            role=Role.ACTIVE if self.identity.actor else Role.JOINING,
+            role=Role.ACTIVE if self.book.layout.in_ring(config.node.name) else Role.JOINING,
             api=str(config.advertise.api),
             zone=config.node.zone,
             weight=config.node.weight,
+            layout=self.book.layout.version,
         )
+        grace = Grace()
         self.view = Membership(
             clock=self._reactor,
             wall_clock=self._wall_clock,
             identity=self.identity,
             buckets=self.table,
-            about_me=self._hello,
+            book=self.book,
+            about_me=self.voice.hello,
             remote=self._remote,
             swim=Swim(
                 settings,
@@ -220,13 +242,18 @@ class Node(Service):
             codec=Codec(config.cluster.name, secrets, partial(self._rng.randbytes, NONCE_BYTES)),
             copies=config.replication.n,
             timeout=max(settings.probe_deadline, PEER_TIMEOUT_S),
+            grace=grace,
+            rng=random.Random(self._rng.randbytes(16)),
         )
-        self.view.rollback = Rollback(self._origin(), self._reactor, self._sign_anew)
+        self.voice.used = lambda: self.view.layouts.used
+        self.view.on_left = self._left
+        self.view.rollback = Rollback(self.voice.origin(), self._reactor, self._sign_anew)
         self.local = LocalReplica(config.node.name, self.copies, self.chunks, self.table, self.view)
         self.graves = GraveKeeper(
-            self.copies, self.view, self._actor, self._wall_ms, self._fence, Grace()
+            self.copies, self.view, self._actor, self._wall_ms, self.voice.fence, grace
         )
         self.local.handlers.update(self.graves.handlers())
+        self.local.handlers.update(self.view.layouts.handlers())
         self.whole = Wholeness(self.view, self.trees, self.identity, self._refilling)
         self.local.awaits, self.local.awaits_listed = self.whole.awaits, self.whole.awaits_listed
 
@@ -285,11 +312,12 @@ class Node(Service):
             self.local,
             self.signer,
             self._wall_clock,
-            self._hello,
+            self.voice.hello,
             self.view.answer_exchange,
-            self._origin,
+            self.voice.origin,
             self._heard,
             self.graves.fences,
+            lambda: self.view.layout.version,
         )
         self._api_site = site(
             DocumentedFace(self.door, partial(status, self.view)).app,
@@ -326,7 +354,7 @@ class Node(Service):
             signer=self.signer,
             timeout=self.config.limits.request_timeout,
             evidence=lambda who, ok: self.view.evidence(who, ok),
-            origin=self._origin,
+            origin=self.voice.origin,
             heard=self._heard,
         )
 
@@ -346,53 +374,20 @@ class Node(Service):
     def _actor(self) -> str:
         return self.identity.actor
 
-    def _origin(self) -> Origin:
-        name = self.config.node.name
-        self._messages += 1
-        incarnation, commit = self.identity.incarnation, self.engine.number()
-        return Origin(name, self._directory, self._boot, commit, incarnation, self._messages)
-
-    def _fence(self) -> Origin | None:
-        """None until this start has claimed an incarnation of its own."""
-        own = self.identity.incarnation > self._loaded_incarnation
-        return self._origin() if own else None
-
     def _heard(self, origin: Origin) -> None:
         if origin.name in self.view.peers.by_name:
             self._sightings.note(origin)
+            self.view.layouts.heard(origin.name, origin.layout)
 
     def _sign_anew(self) -> Deferred[None]:
         # The incarnation went back with the disk: what is sent under it looks long given up.
         hand, describe = self._rng.randrange(*NEW_HANDS), self.view.gossip.describe
         return self.identity.begin_hand(hand).addCallback(lambda _: describe(meta=b"%d" % hand))
 
-    def _refill_told(self) -> Progress | None:
-        if not self.identity.refilling:
-            return None
-        return self._refilling.progress(self._reactor.seconds())
-
-    def _hello(self) -> Hello:
-        config = self.config
-        objects, size = self.copies.totals()
-        return Hello(
-            name=config.node.name,
-            cluster_name=config.cluster.name,
-            partitions=config.cluster.partitions,
-            zone=config.node.zone,
-            weight=config.node.weight,
-            api=str(config.advertise.api),
-            cluster=str(config.advertise.cluster),
-            actor=self.identity.actor,
-            boot=self._boot,
-            joined=bool(self.identity.actor),
-            actors=dict(self.identity.actors),
-            hints=dict(self.copies.hints.counts),
-            buckets=self.table.digest(),
-            objects=objects,
-            bytes=size,
-            seen=self._sightings.told(),
-            refill=self._refill_told(),
-        )
+    def _left(self) -> None:
+        """The node is not in the ring any more: it says so and serves nothing."""
+        self.view.gossip.describe(role=Role.LEAVING)
+        self.on_left()
 
 
 async def _maybe(result: Any) -> None:

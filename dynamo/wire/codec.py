@@ -15,7 +15,9 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from dynamo.core.agreement import Promise
 from dynamo.core.buckets import Bucket
+from dynamo.core.layout import Layout
 from dynamo.core.members import Member
 from dynamo.core.record import Record
 from dynamo.errors import Corrupt
@@ -136,3 +138,5 @@ BUCKET: Codec[Bucket] = Codec(Bucket)
 ACTORS: Codec[dict[str, str]] = Codec(dict[str, str])
 REMEMBERED: Codec[list[Member]] = Codec(list[Member])
 PLACE: Codec[Place] = Codec(Place)
+LAYOUT: Codec[Layout] = Codec(Layout)
+PROMISE: Codec[Promise] = Codec(Promise)

@@ -16,7 +16,8 @@ class Hello(msgspec.Struct, frozen=True):
     the node has one; `actors` is the last actor it saw under each member's name. `boot` changes
     with each start of the process. `hints` says how many hints it holds for each member, `buckets`
     is a digest of all bucket states, `seen` what it saw of all members' disks. `refill` says how
-    far it is with taking back what it lost, None if it lost nothing.
+    far it is with taking back what it lost, None if it lost nothing. `layout` and `birth` are the
+    version and the birth of the layout it goes by.
     """
 
     name: str
@@ -37,6 +38,8 @@ class Hello(msgspec.Struct, frozen=True):
     format: int = 1
     seen: dict[str, tuple[Origin, ...]] = {}
     refill: Progress | None = None
+    layout: int = 0
+    birth: int = 0
 
 
 _hello = msgspec.json.Decoder(Hello)

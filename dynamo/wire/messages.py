@@ -17,6 +17,13 @@ from dynamo.core.buckets import Bucket
 from dynamo.core.record import Draft, Record, Version
 from dynamo.core.sightings import Origin
 from dynamo.errors import PeerBroke
+from dynamo.wire.agreeing import (
+    LayoutAccept,
+    LayoutLearn,
+    LayoutPrepare,
+    LayoutRead,
+    LayoutReply,
+)
 from dynamo.wire.bases import Op as Op
 from dynamo.wire.bases import Reply as Reply
 from dynamo.wire.reaping import (
@@ -285,6 +292,10 @@ AnyOp = (
     | GravesSettle
     | GravesSeal
     | GravesBury
+    | LayoutRead
+    | LayoutPrepare
+    | LayoutAccept
+    | LayoutLearn
 )
 AnyReply = (
     ReadReply
@@ -301,6 +312,7 @@ AnyReply = (
     | PullReply
     | GravesReply
     | GravesSettled
+    | LayoutReply
     | Fault
 )
 

@@ -1,0 +1,68 @@
+"""Under which actor a new data directory signs: one that no member has seen under its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from dynamo.log import make_logger
+from dynamo.storage.facts import Identity
+from dynamo.wire.hello import Hello
+
+SAVE_AGAIN_S = 1.0
+
+log = make_logger()
+
+
+class Naming:
+    """Draws the actor of `identity` once. `about_me()` is what the node says of itself, `named()`
+    is called when it has a name, or may be given one again."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        about_me: Callable[[], Hello],
+        clock: IReactorTime,
+        named: Callable[[], None],
+    ) -> None:
+        self._identity = identity
+        self._about_me = about_me
+        self._clock = clock
+        self._named = named
+        self._saving = False
+
+    def draw(self, hellos: Iterable[Hello], *, refill: bool) -> None:
+        """Takes an actor that none of the others has seen. `refill`: the others hold what was on
+        this node's disk."""
+        if self._saving:
+            return
+        me, self._saving = self._about_me(), True
+        actor = _unused(me.name, hellos)
+        saved = self._identity.save(actor, f"{me.cluster_name}/{me.partitions}", refill=refill)
+        saved.addCallbacks(self._saved, self._not_saved)
+
+    def note(self, name: str, actor: str) -> None:
+        """Remembers under which actor a member writes."""
+        if actor and self._identity.actors.get(name) != actor:
+            noted = self._identity.note_actor(name, actor)
+            noted.addErrback(lambda f: log.error("An actor was not stored: {f}", f=f.value))
+
+    def _saved(self, _: None) -> None:
+        self._saving = False
+        self._named()
+
+    def _not_saved(self, failure: Failure) -> None:
+        log.error("What this node is cannot be stored: {why}", why=failure.getErrorMessage())
+        self._clock.callLater(SAVE_AGAIN_S, self._saved, None)
+
+
+def _unused(name: str, hellos: Iterable[Hello]) -> str:
+    """A node's name, or with the next number if members know it under that already."""
+    seen = [hello.actors[name] for hello in hellos if hello.actors.get(name)]
+    return f"{name}~{max(_number(a) for a in seen) + 1}" if seen else name
+
+
+def _number(actor: str) -> int:
+    return int(actor.rpartition("~")[2]) if "~" in actor else 1

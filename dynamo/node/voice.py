@@ -1,0 +1,89 @@
+"""What a node says of itself: who speaks, in every message, and who it is, to whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from dynamo.config import Config
+from dynamo.core.refilling import Progress, Refilling
+from dynamo.core.sightings import Origin, Sightings
+from dynamo.storage.agreed import LayoutBook
+from dynamo.storage.copies import Copies
+from dynamo.storage.facts import BucketTable, Identity
+from dynamo.wire.hello import Hello
+
+
+@attrs.define(eq=False)
+class Voice:
+    """See the module. `directory` tells this data directory from others, `boot` this start.
+
+    `used()` is the version of the layout that all that is under way here goes by. `seconds()` is
+    monotonic.
+    """
+
+    config: Config
+    identity: Identity
+    book: LayoutBook
+    table: BucketTable
+    copies: Copies
+    refilling: Refilling
+    sightings: Sightings
+    directory: int
+    boot: str
+    seconds: Callable[[], float]
+    used: Callable[[], int] = lambda: 0
+    _messages: int = 0
+    _loaded: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._loaded = self.identity.incarnation
+
+    def origin(self) -> Origin:
+        """Who speaks in the next message."""
+        self._messages += 1
+        return Origin(
+            self.config.node.name,
+            self.directory,
+            self.boot,
+            self.copies.engine.number(),
+            self.identity.incarnation,
+            self._messages,
+            self.used(),
+        )
+
+    def fence(self) -> Origin | None:
+        """The next message's; None until this start has claimed an incarnation of its own."""
+        return self.origin() if self.identity.incarnation > self._loaded else None
+
+    def hello(self) -> Hello:
+        """Who this node is."""
+        config, identity = self.config, self.identity
+        objects, size = self.copies.totals()
+        return Hello(
+            name=config.node.name,
+            cluster_name=config.cluster.name,
+            partitions=config.cluster.partitions,
+            zone=config.node.zone,
+            weight=config.node.weight,
+            api=str(config.advertise.api),
+            cluster=str(config.advertise.cluster),
+            actor=identity.actor,
+            boot=self.boot,
+            joined=bool(identity.actor),
+            actors=dict(identity.actors),
+            hints=dict(self.copies.hints.counts),
+            buckets=self.table.digest(),
+            objects=objects,
+            bytes=size,
+            seen=self.sightings.told(),
+            refill=self._refill(),
+            layout=self.book.layout.version,
+            birth=self.book.layout.birth,
+        )
+
+    def _refill(self) -> Progress | None:
+        if not self.identity.refilling:
+            return None
+        return self.refilling.progress(self.seconds())

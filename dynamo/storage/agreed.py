@@ -1,0 +1,87 @@
+"""The layout this node goes by, and what it promised about the next, on its disk.
+
+An acceptor answers from what is committed; so every vote is a job of the group commit that reads,
+decides and writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from dynamo.core.agreement import Promise
+from dynamo.core.layout import NONE, Layout
+from dynamo.storage import ledger
+from dynamo.storage.committer import Committer
+from dynamo.storage.engine import Engine, Transaction, View
+from dynamo.storage.facts import REFILL, Identity
+from dynamo.wire.codec import LAYOUT, PROMISE, ROW_FORMAT
+
+LAYOUT_ROW = b"layout"
+PROMISE_ROW = b"promise"
+OUT_ROW = b"out"
+"""The row of `meta` that says that this node was in the ring and is not any more."""
+
+
+@attrs.define
+class LayoutBook:
+    """See the module. `out`: this data directory belonged to a member that left for good or was
+    removed, and may hold what was deleted since."""
+
+    engine: Engine
+    committer: Committer
+    identity: Identity
+    layout: Layout = NONE
+    out: bool = False
+
+    def load(self) -> None:
+        """Reads what the data directory holds. Raises `Corrupt`."""
+        view = self.engine.view()
+        self.layout = _layout(view)
+        self.out = view.get("meta", OUT_ROW) is not None
+
+    def adopt(self, layout: Layout, *, refill: bool = False, out: bool = False) -> Deferred[bool]:
+        """Writes a decided layout; fires with whether it was news. `refill`: this node owns by it
+        what it may not hold; `out`: it has no part in it any more."""
+
+        def job(txn: Transaction) -> bool:
+            if layout.order <= _layout(txn).order:
+                return False
+            ledger.state(txn, LAYOUT_ROW, LAYOUT.encode(layout))
+            if refill:
+                ledger.state(txn, REFILL, ROW_FORMAT)
+            if out:
+                ledger.state(txn, OUT_ROW, ROW_FORMAT)
+            return True
+
+        def take(news: bool) -> bool:
+            if news:
+                self.layout = layout
+                self.identity.refilling = self.identity.refilling or refill
+                self.out = self.out or out
+            return news
+
+        return self.committer.submit(job).addCallback(take)
+
+    def vote(
+        self, version: int, change: Callable[[Promise], Promise | None]
+    ) -> Deferred[tuple[Promise, bool]]:
+        """Changes what this node has said of a version; fires with that, and whether it did so.
+        `change` gives None to refuse. A version that is decided, or not the next, is refused."""
+
+        def job(txn: Transaction) -> tuple[Promise, bool]:
+            said = ledger.fact(txn, PROMISE_ROW)
+            was = (PROMISE.decode(said) if said is not None else Promise()).about(version)
+            new = change(was) if version == _layout(txn).version + 1 else None
+            if new is not None:
+                ledger.state(txn, PROMISE_ROW, PROMISE.encode(new))
+            return new or was, new is not None
+
+        return self.committer.submit(job)
+
+
+def _layout(view: View) -> Layout:
+    said = ledger.fact(view, LAYOUT_ROW)
+    return LAYOUT.decode(said) if said is not None else NONE
