@@ -160,7 +160,8 @@ class Layouts:
             await self.adopt(reply.layout)
 
     async def adopt(self, layout: Layout) -> None:
-        """Goes by a decided layout from now on, if it is later than the present one."""
+        """Goes by a decided layout from now on, if it is later than the present one. Raises
+        `NotReady` if it cannot be stored."""
         old, me = self.layout, self.me.name
         if layout.order <= old.order or self._stopped:
             return
@@ -172,8 +173,13 @@ class Layouts:
             and layout.members != self._synced_for
         )
         out = same and old.knows(me) and not layout.knows(me)
-        if await self._book.adopt(layout, refill=gains, out=out) and not self._stopped:
+        try:
+            news = await self._book.adopt(layout, refill=gains, out=out)
+        except Exception as error:
+            raise NotReady(f"{me} cannot store a layout of the ring: {error}") from error
+        if news and not self._stopped:
             self._take(layout)
+            self.say()
             self._around.layout_changed(self._book.out)
             self.poke()
 
@@ -284,7 +290,8 @@ class Layouts:
         layout = self.layout
         if self.used < layout.version and self._grace.passed(self._mark):
             self.used = layout.version
-        role = Role.ACTIVE if layout.in_ring(self.me.name) else Role.JOINING
+        named = self._book.identity.actor != ""
+        role = Role.ACTIVE if named and layout.in_ring(self.me.name) else Role.JOINING
         self._around.describe(layout=self.uses(self.me.name), synced=self.synced, role=role)
 
     def _wanted(self) -> Make | None:

@@ -62,9 +62,8 @@ class Known:
 
     @property
     def unnamed(self) -> bool:
-        """Whether it serves, and under which actor it has not been heard to say."""
-        said = self.hello is not None and self.hello.actor
-        return self.member.role is not Role.JOINING and not said
+        """Whether it has not been heard to say under which actor it writes."""
+        return self.hello is None or not self.hello.actor
 
 
 class Peers:
@@ -146,14 +145,16 @@ class Peers:
         return "Asking the other members what this node has to know before it serves."
 
     def founders(self, me: Placed) -> list[Placed]:
-        """This node and all that are there, if it is the first of them by name and none of the
-        others has a layout; else nobody."""
+        """This node and all that are there, if it is the first of them by name and the others have
+        an actor and no layout; else nobody."""
         found = [me]
         for known in self.by_name.values():
             member, said = known.member, known.hello
             if not known.running:
                 continue
-            if said is None or known.problem or said.layout or member.name < me.name:
+            if said is None or not said.actor or known.problem or said.layout:
+                return []
+            if member.name < me.name:
                 return []
             found.append(Placed(member.name, member.zone, member.weight))
         return found

@@ -28,6 +28,8 @@ from dynamo.ports import ClusterView
 from dynamo.wire import messages
 from dynamo.wire.messages import BucketMake, Coordinate, CoordinateReply
 
+WRITING = ("write", "delete")
+
 
 @attrs.define(eq=False)
 class Door:
@@ -81,13 +83,14 @@ class Door:
         found, terms = await self._settle(bucket, options, "write")
         raw = key.encode()
         if expect != "any":
-            await self._expect(found, key, terms, expect)
+            await self._expect(found, key, options, expect)
         preference = self.preferences.of(found.incarnation, raw, terms.n, terms.strict)
-        needed = min(terms.w, len(preference.targets))
-        if needed < terms.w and not preference.spares:
-            gone = ", ".join(preference.missed)
-            raise QuorumNotMet("write", 0, terms.w, f"not alive: {gone}")
-        names = [t.name for t in preference.targets]
+        for half in preference.halves:
+            if len(half.targets) < min(terms.w, len(half.owners)) and not half.spares:
+                gone = ", ".join(half.missed)
+                raise QuorumNotMet("write", 0, terms.w, f"not alive: {gone}")
+        names = preference.names()
+        needed = len(names) - preference.slack(terms.w)
         if isinstance(upload.body, Staged):
             draft = await self._hand_out(upload.body, names, needed)
         else:
@@ -113,7 +116,7 @@ class Door:
     ) -> Written:
         found, terms = await self._settle(bucket, options, "delete")
         if expect != "any":
-            await self._expect(found, key, terms, expect)
+            await self._expect(found, key, options, expect)
         return await self._write(found, key.encode(), None, context, terms)
 
     async def get(self, bucket: str, key: str, *, options: Options) -> Found:
@@ -157,14 +160,20 @@ class Door:
         options: Options,
     ) -> Page:
         found, terms = await self._settle(bucket, options, "listing")
-        return await self.lister.page(
-            found.incarnation,
-            terms,
-            prefix=prefix,
-            delimiter=delimiter,
-            start_after=start_after,
-            limit=limit,
-        )
+        # While it is under way nobody takes what it reads off an owner of before.
+        grace = self.repairer.grace
+        since = grace.enter()
+        try:
+            return await self.lister.page(
+                found.incarnation,
+                terms,
+                prefix=prefix,
+                delimiter=delimiter,
+                start_after=start_after,
+                limit=limit,
+            )
+        finally:
+            grace.leave(since)
 
     async def inspect(
         self, bucket: str, key: str
@@ -196,12 +205,19 @@ class Door:
     async def _settle(self, bucket: str, options: Options, operation: str) -> tuple[Bucket, Terms]:
         self._require_joined()
         found = await self.buckets.find(bucket)
+        return found, self._terms(found, options, operation)
+
+    def _terms(self, bucket: Bucket, options: Options, operation: str) -> Terms:
+        """What holds by the ring that reads go by, and for a write by the larger of both."""
         members = len(self.view.ring.members)
-        return found, settle(options, found.properties, self.defaults, members, operation)
+        if self.view.beside is not None and operation in WRITING:
+            members = max(members, len(self.view.beside.members))
+        return settle(options, bucket.properties, self.defaults, members, operation)
 
     async def _expect(
-        self, bucket: Bucket, key: str, terms: Terms, expect: Literal["absent", "present"]
+        self, bucket: Bucket, key: str, options: Options, expect: Literal["absent", "present"]
     ) -> None:
+        terms = self._terms(bucket, options, "read")
         answers = await self.reader.read(bucket.incarnation, key.encode(), terms, False)
         there = bool(answers.record.live())
         if there and expect == "absent":

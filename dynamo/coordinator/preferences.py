@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from dynamo.core.preference import Preference, prefer
+from dynamo.core.ring import Ring
 from dynamo.ports import ClusterView
 
 
@@ -17,7 +18,7 @@ class Preferences:
     _known: dict[tuple[int, int, bool], Preference] = attrs.field(factory=dict)
 
     def of(self, incarnation: bytes, key: bytes, n: int, strict: bool) -> Preference:
-        """The preference list of a key for `n` copies."""
+        """The preference list of a key for `n` copies, or as many as a ring has members."""
         ring = self.view.ring
         if self.view.epoch != self._epoch:
             self._epoch = self.view.epoch
@@ -25,8 +26,12 @@ class Preferences:
         case = (ring.partition(incarnation, key), n, strict)
         found = self._known.get(case)
         if found is None:
-            found = prefer(
-                ring.ranking(case[0]), n, self.view.is_healthy, strict, self.view.is_doubtful
-            )
+            found = self._prefer(ring, *case)
+            if self.view.beside is not None:
+                found = attrs.evolve(found, beside=self._prefer(self.view.beside, *case))
             self._known[case] = found
         return found
+
+    def _prefer(self, ring: Ring, partition: int, n: int, strict: bool) -> Preference:
+        view = self.view
+        return prefer(ring.ranking(partition), n, view.is_healthy, strict, view.is_doubtful)

@@ -5,7 +5,8 @@ write to one that is. The coordinator stores first, so that no dot leaves it tha
 make it give out again, and everything committed together leaves together. Then all other targets
 are sent the record at once. An owner that fails or is late gets a stand-in beside it; where no
 stand-in is left, the coordinator notes the hint itself. What happens after the answer is the same
-as before it: every target ends up with the record or with a hint in somebody's keeping.
+as before it: every target ends up with the record or with a hint in somebody's keeping. While the
+ring changes all that is done by both rings, and W is needed by each (`dynamo.core.layout`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from dynamo.core.quorum import WriteTally
 from dynamo.core.record import Context, Record, Version
 from dynamo.errors import (
     DynamoError,
+    MissingChunks,
     NotReady,
     Overloaded,
     PeerFault,
@@ -35,7 +37,8 @@ from dynamo.errors import (
     StorageFull,
 )
 from dynamo.log import make_logger
-from dynamo.ports import ClusterView
+from dynamo.ports import ClusterView, Replica
+from dynamo.replica.transfer import deliver
 from dynamo.storage.copies import Copies
 from dynamo.wire import messages
 from dynamo.wire.messages import Coordinate, CoordinateReply, Reply
@@ -124,13 +127,8 @@ class Writer:
         if op.stamp:
             self.hybrid.observe(self.wall_ms(), op.stamp)
         preference = self.preferences.of(op.incarnation, op.key, op.n, op.strict)
-        me = preference.target(self.view.name)
-        owner = self.view.name in preference.owners
-        missed = list(preference.missed)
-        if me is not None and me.stand_in_for:
-            missed.append(me.stand_in_for)
-        elif not owner:
-            missed.append(preference.owners[0])
+        owner = preference.owned_by(self.view.name)
+        missed = preference.missed_with(self.view.name)
         since = self.grace.enter()
         try:
             context, stamp = await self._base(op)
@@ -153,8 +151,8 @@ class Writer:
         made = _made(op, record)
         return CoordinateReply(
             self.view.name,
-            {name: dict(context) for name, context in spread.tally.acks.items()},
-            tuple(spread.tally.acks),
+            {name: dict(context) for name, context in spread.acks.items()},
+            tuple(spread.acks),
             dict(record.context),
             made,
         )
@@ -180,9 +178,35 @@ class Writer:
         return known.context if op.context is None else op.context, stamp
 
 
+@attrs.define(eq=False)
+class Half:
+    """One ring's part of a write: whom it asks and who acknowledged. `spares` may still be asked;
+    `kept`: owners for whom somebody keeps the record."""
+
+    preference: Preference
+    tally: WriteTally
+    spares: list[str]
+    kept: set[str] = attrs.field(factory=set)
+
+    @classmethod
+    def of(cls, preference: Preference, w: int) -> Half:
+        spares = list(preference.spares)
+        tally = WriteTally(min(w, len(preference.owners)), spare=len(spares))
+        return cls(preference, tally, spares)
+
+    def take_spare(self) -> str:
+        """The next healthy node further down."""
+        stand_in = self.spares.pop(0)
+        self.tally.spare = len(self.spares)
+        return stand_in
+
+
 class Spread:
-    """One record on its way to the other targets. `answered` fires at W, or fails for good. It is
-    part of what began at `since` until the last one it was sent to has answered or failed."""
+    """One record on its way to the other targets, of each ring that the write has to reach.
+
+    `answered` fires at W by each, or fails for good. It is part of what began at `since` until the
+    last one it was sent to has answered or failed.
+    """
 
     def __init__(
         self, writer: Writer, op: Coordinate, record: Record, preference: Preference, since: int
@@ -191,72 +215,116 @@ class Spread:
         self._writer = writer
         self._op = op
         self._record = record
-        self._preference = preference
-        self._spares = list(preference.spares)
-        self._kept: set[str] = set()
+        self._halves = [Half.of(half, op.w) for half in preference.halves]
         self._timer: IDelayedCall | None = None
         self._full = False
-        self.tally = WriteTally(op.w)
         self.answered: Deferred[None] = Deferred()
+
+    @property
+    def acks(self) -> dict[str, Context]:
+        """Who acknowledged, with the context held there, in the order of the answers."""
+        if len(self._halves) == 1:
+            return self._halves[0].tally.acks
+        return {name: held for half in self._halves for name, held in half.tally.acks.items()}
 
     def begin(self) -> None:
         """Sends to every target but this node, which has stored already."""
-        self.tally.ack(self._writer.view.name, self._record.context)
-        self.tally.spare = len(self._spares)
-        targets = [t for t in self._preference.targets if t.name != self._writer.view.name]
-        for target in targets:
-            self.tally.ask(target.name)
-        for target in targets:
-            self._send(target)
+        me = self._writer.view.name
+        for half in self._halves:
+            if half is self._halves[0] or half.preference.target(me) is not None:
+                half.tally.ack(me, self._record.context)
+        targets = self._targets(me)
+        for target, halves in targets:
+            for half in halves:
+                half.tally.ask(target.name)
+        for target, halves in targets:
+            self._send(target, halves)
         self._judge()
-        if self.tally.open:
+        if any(half.tally.open for half in self._halves):
             self._timer = self._writer.clock.callLater(LATE_S, self._late)
 
-    def _send(self, target: Target) -> None:
+    def _targets(self, me: str) -> list[tuple[Target, list[Half]]]:
+        """Whom to send to, once each. A node that owns the key by one ring and stands in by the
+        other takes it as owner; for whom it stands in, this node keeps the hint."""
+        found: dict[str, tuple[Target, list[Half]]] = {}
+        for half in self._halves:
+            for target in half.preference.targets:
+                if target.name == me:
+                    continue
+                known = found.get(target.name)
+                if known is None:
+                    found[target.name] = (target, [half])
+                    continue
+                known[1].append(half)
+                if known[0].stand_in_for == target.stand_in_for:
+                    continue
+                owns = Target(target.name) if not target.stand_in_for else known[0]
+                for owner in (known[0].stand_in_for, target.stand_in_for):
+                    if owner and owner != owns.stand_in_for:
+                        self._note(owner)
+                found[target.name] = (owns, known[1])
+        return list(found.values())
+
+    def _send(self, target: Target, halves: list[Half]) -> None:
         op, writer = self._op, self._writer
         merge = messages.Merge(op.incarnation, op.key, self._record, op.latest, target.stand_in_for)
         writer.grace.enter(self._since)
-        sent = writer.view.replica(target.name).call(merge)
-        sent.addCallbacks(self._acked, self._failed, callbackArgs=(target,), errbackArgs=(target,))
+        replica = writer.view.replica(target.name)
+        sent = replica.call(merge)
+        if len(self._halves) > 1 and op.draft is not None and op.draft.chunks:
+            # It may own the key by a ring that was not there when the chunks were sent.
+            sent.addErrback(self._supply, replica, merge)
+        arguments = (target, halves)
+        sent.addCallbacks(self._acked, self._failed, callbackArgs=arguments, errbackArgs=arguments)
         sent.addErrback(lambda f: log.failure("Spreading a write failed", failure=f))
         sent.addBoth(lambda _: writer.grace.leave(self._since))
 
-    def _acked(self, reply: Reply, target: Target) -> None:
+    def _supply(self, failure: Failure, replica: Replica, merge: messages.Merge) -> Any:
+        failure.trap(MissingChunks)
+        supplied = Deferred.fromCoroutine(deliver(self._writer.view, replica, merge))
+        return supplied.addCallback(lambda _: messages.MergeReply(dict(self._record.context)))
+
+    def _acked(self, reply: Reply, target: Target, halves: list[Half]) -> None:
         assert isinstance(reply, messages.MergeReply)
         self._writer.counted("write", "ok")
-        if target.stand_in_for:
-            self._kept.add(target.stand_in_for)
-        self.tally.ack(target.name, reply.context)
+        for half in halves:
+            if target.stand_in_for:
+                half.kept.add(target.stand_in_for)
+            half.tally.ack(target.name, reply.context)
         self._judge()
 
-    def _failed(self, failure: Failure, target: Target) -> None:
+    def _failed(self, failure: Failure, target: Target, halves: list[Half]) -> None:
         failure.trap(DynamoError, CancelledError)
         self._writer.counted("write", "failed")
         self._full = self._full or failure.check(StorageFull) is not None
-        self.tally.fail(target.name, failure.getErrorMessage())
-        self._help(target.stand_in_for or target.name)
+        for half in halves:
+            half.tally.fail(target.name, failure.getErrorMessage())
+            self._help(half, target.stand_in_for or target.name)
         self._judge()
 
-    def _help(self, owner: str) -> None:
+    def _help(self, half: Half, owner: str) -> None:
         """Finds somebody to keep the record for an owner that did not take it."""
-        if owner in self._kept:
+        if owner in half.kept:
             return
-        if self._spares and not self._op.strict:
-            stand_in = self._spares.pop(0)
-            self.tally.spare = len(self._spares)
-            self.tally.ask(stand_in)
-            self._send(Target(stand_in, owner))
+        if half.spares and not self._op.strict:
+            stand_in = half.take_spare()
+            half.tally.ask(stand_in)
+            self._send(Target(stand_in, owner), [half])
             return
-        self._kept.add(owner)
+        half.kept.add(owner)
+        self._note(owner)
+
+    def _note(self, owner: str) -> None:
         noted = self._writer.copies.note_missed(owner, self._op.incarnation, self._op.key)
         noted.addErrback(lambda f: log.error("A hint could not be kept: {f}", f=f.value))
 
     def _late(self) -> None:
         """Owners that have not answered by now get a stand-in beside them."""
-        for target in self._preference.targets:
-            if target.name in self.tally.open and not target.stand_in_for:
-                self._writer.counted("write", "late")
-                self._help(target.name)
+        for half in self._halves:
+            for target in half.preference.targets:
+                if target.name in half.tally.open and not target.stand_in_for:
+                    self._writer.counted("write", "late")
+                    self._help(half, target.name)
         if not self.answered.called:
             left = max(self._op.timeout - LATE_S, 0)
             self._timer = self._writer.clock.callLater(left, self._give_up)
@@ -265,21 +333,24 @@ class Spread:
         self._judge(final=True)
 
     def _judge(self, final: bool = False) -> None:
-        verdict = self.tally.verdict
+        verdicts = [half.tally.verdict for half in self._halves]
         if not self.answered.called:
-            if verdict == "won":
+            if all(verdict == "won" for verdict in verdicts):
                 self.answered.callback(None)
-            elif verdict == "lost" or final:
+            elif "lost" in verdicts or final:
                 self.answered.errback(self._lost())
-        if not self.tally.open or (self.answered.called and final):
+        if not any(half.tally.open for half in self._halves) or (self.answered.called and final):
             timer, self._timer = self._timer, None
             if timer is not None and timer.active():
                 timer.cancel()
 
     def _lost(self) -> DynamoError:
+        """For the ring by which it failed."""
+        tally = next((h.tally for h in self._halves if h.tally.verdict != "won"), None)
+        tally = tally or self._halves[0].tally
         if self._full:
-            return StorageFull(f"Too few nodes have room for this ({self.tally.why()}).")
-        return QuorumNotMet("write", len(self.tally.acks), self.tally.needed, self.tally.why())
+            return StorageFull(f"Too few nodes have room for this ({tally.why()}).")
+        return QuorumNotMet("write", len(tally.acks), tally.needed, tally.why())
 
 
 def _made(op: Coordinate, record: Record) -> Version | None:

@@ -25,13 +25,42 @@ class Preference:
     """The preference list for one operation.
 
     `targets`: the first N healthy. `missed`: absent owners without a stand-in. `spares`: healthy
-    nodes further down, for whoever turns out late. `owners`: the first N of the ring.
+    nodes further down, for whoever turns out late. `owners`: the first N of the ring. `beside`: the
+    same by the other ring that a write has to reach, while the ring changes.
     """
 
     owners: tuple[str, ...]
     targets: tuple[Target, ...]
     missed: tuple[str, ...]
     spares: tuple[str, ...]
+    beside: Preference | None = None
+
+    @property
+    def halves(self) -> tuple[Preference, ...]:
+        """By each ring that a write has to reach."""
+        return (self,) if self.beside is None else (self, self.beside)
+
+    def owned_by(self, name: str) -> bool:
+        """Whether a node is an owner by any ring."""
+        return any(name in half.owners for half in self.halves)
+
+    def names(self) -> tuple[str, ...]:
+        """All targets by any ring."""
+        return tuple(dict.fromkeys(t.name for half in self.halves for t in half.targets))
+
+    def missed_with(self, coordinator: str) -> list[str]:
+        """The absent owners for whom a coordinator keeps a hint: those without a stand-in, and
+        those it stands in for, or the first if it is no target at all."""
+        found = [owner for half in self.halves for owner in half.missed]
+        mine = [target for half in self.halves if (target := half.target(coordinator)) is not None]
+        found += [target.stand_in_for for target in mine if target.stand_in_for]
+        if not mine and not self.owned_by(coordinator):
+            found.append(self.owners[0])
+        return list(dict.fromkeys(found))
+
+    def slack(self, w: int) -> int:
+        """How many of the targets a write that needs W of each ring's can do without."""
+        return min(max(len(half.targets) - w, 0) for half in self.halves)
 
     def target(self, name: str) -> Target | None:
         """How `name` is to be asked, None if it is not."""

@@ -217,7 +217,9 @@ class Node(Service):
             identity=self.voice.directory,
             address=str(config.advertise.cluster),
             incarnation=self.identity.incarnation,
-            role=Role.ACTIVE if self.book.layout.in_ring(config.node.name) else Role.JOINING,
+            role=Role.ACTIVE
+            if self.identity.actor and self.book.layout.in_ring(config.node.name)
+            else Role.JOINING,
             api=str(config.advertise.api),
             zone=config.node.zone,
             weight=config.node.weight,

@@ -39,8 +39,8 @@ MUTANTS = (
         (
             Edit(
                 "dynamo.coordinator.writes:Spread._help",
-                "    self._kept.add(owner)\n    noted",
-                "    self._kept.add(owner)\n    return\n    noted",
+                "    half.kept.add(owner)\n    self._note",
+                "    half.kept.add(owner)\n    return\n    self._note",
             ),
         ),
     ),

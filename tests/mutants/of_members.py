@@ -49,9 +49,12 @@ MUTANTS = (
         ("I16", "I1"),
         (
             Edit(
-                "dynamo.cluster.owners:Owners.update",
-                "if gone(member):",
-                "if not member.running:",
+                "dynamo.cluster.membership:Membership.changed",
+                "    self.layouts.poke()\n",
+                "    self.layouts.poke()\n"
+                "    there = [m for m in self.ring.members if self.layouts.is_there(m.name)]\n"
+                "    self.ring = Ring(there, self.ring.partitions, self.ring.copies)\n"
+                "    self.epoch += 1\n",
             ),
         ),
     ),

@@ -69,9 +69,9 @@ MUTANTS = (
         ("I9",),
         (
             Edit(
-                "dynamo.coordinator.preferences:Preferences.of",
-                "self.view.is_healthy, strict,",
-                "self.view.is_healthy, False,",
+                "dynamo.coordinator.preferences:Preferences._prefer",
+                "view.is_healthy, strict,",
+                "view.is_healthy, False,",
             ),
         ),
     ),
@@ -93,15 +93,14 @@ MUTANTS = (
         ("I1", "I6", "I8"),
         (
             Edit(
-                "dynamo.coordinator.preferences:Preferences.of",
-                "ring.ranking(case[0]), n,",
-                "_turned(ring.ranking(case[0]), self.view.name), n,",
+                "dynamo.coordinator.preferences:Preferences._prefer",
+                "ring.ranking(partition), n,",
+                "_turned(ring.ranking(partition), view.name), n,",
             ),
             Edit(
-                "dynamo.coordinator.preferences:Preferences.of",
-                "    ring = self.view.ring\n",
-                "    from tests.mutants.shadow import turned as _turned\n"
-                "    ring = self.view.ring\n",
+                "dynamo.coordinator.preferences:Preferences._prefer",
+                "    view = self.view\n",
+                "    from tests.mutants.shadow import turned as _turned\n    view = self.view\n",
             ),
         ),
     ),

@@ -56,9 +56,9 @@ MUTANTS = (
         ("I5", "I1"),
         (
             Edit(
-                "dynamo.cluster.membership:Membership._unused_actor",
-                "if seen else self.name",
-                "if False else self.name",
+                "dynamo.cluster.naming:_unused",
+                "if seen else name",
+                "if False else name",
             ),
         ),
     ),

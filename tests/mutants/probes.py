@@ -12,11 +12,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from dynamo.cluster.owners import Owners
 from dynamo.coordinator.requests import Options
 from dynamo.core import merkle, preference, quorum, sightings
 from dynamo.core.buckets import Bucket, Properties
-from dynamo.core.members import Liveness, Role
+from dynamo.core.members import Liveness
 from dynamo.core.record import EMPTY, Record
 from dynamo.errors import Corrupt, DynamoError, MissingChunks, NotOffered, PeerBroke, QuorumNotMet
 from dynamo.storage import broken, ledger
@@ -579,8 +578,8 @@ def _() -> bool:
 
 @probe("dead-lose-ownership")
 def _() -> bool:
-    owners = Owners(8, 3)
-    alive = [member(name, 1, role=Role.ACTIVE) for name in ("n1", "n2")]
-    owners.update(alive)
-    owners.update([alive[0], alive[1].become(Liveness.DEAD)])
-    return [m.name for m in owners.ring.members] == ["n1", "n2"]
+    world = World()
+    n1, _, n3 = world.form("n1", "n2", "n3")
+    n3.kill()
+    world.until(lambda: n1.liveness()["n3"] == "dead", "n3 is dead")
+    return n1.ring() == {"n1", "n2", "n3"}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from dynamo.cluster.membership import EVENTS_KEPT
 from dynamo.cluster.peers import DOUBT_S
 from dynamo.core.buckets import Bucket, Properties
-from dynamo.core.members import Liveness, Role
+from dynamo.core.layout import Layout, without
+from dynamo.core.members import Liveness
+from dynamo.errors import NotReady
 from tests.support.shells import Disk, Shell, World
 from tests.support.swim_machine import record
 
@@ -152,15 +155,20 @@ def test_a_dead_member_keeps_its_place_and_so_does_its_successor() -> None:
 
 
 def test_a_member_that_left_for_good_owns_nothing() -> None:
-    """Role leaving, then left."""
+    """It serves until the others have all of it, and not when it is started again."""
     world = World()
-    n1, _, n3 = world.form("n1", "n2", "n3")
-    n3.view.gossip.describe(role=Role.LEAVING)
-    world.run(1)
-    assert n1.ring() == {"n1", "n2", "n3"}
-    n3.leave()
+    n1, n2, n3 = world.form("n1", "n2", "n3")
+    n2.syncs = False
+    take_out(n3, "n3")
     world.run(3)
-    assert n1.ring() == {"n1", "n2"}
+    assert n1.ring() == {"n1", "n2", "n3"}
+    assert n3.view.joined
+    n2.syncs = True
+    world.until(lambda: n1.ring() == n2.ring() == {"n1", "n2"}, "n3 is out")
+    world.until(lambda: n1.view.layout.stage == "steady", "it is done")
+    world.until(lambda: not n3.view.joined, "n3 knows")
+    assert "not in the ring any more" in n3.view.why_not_joined()
+    assert n3.book.out
 
 
 def test_a_newcomer_knows_the_place_of_one_that_is_stopped() -> None:
@@ -177,9 +185,28 @@ def test_a_newcomer_knows_the_place_of_one_that_is_stopped() -> None:
     n2.kill()
     world.until(lambda: n4.liveness()["n2"] == "dead", "n2 is dead")
     world.run(2)
-    n1.view.gossip._obey(n1.swim.remove(world.clock.seconds(), "n2"))
-    world.run(2)
-    assert n4.ring() == n1.ring() == {"n1", "n3", "n4"}
+    asked = take_out(n1, "n2")
+    world.run(20)
+    failure = asked.result
+    assert isinstance(failure, Failure)
+    assert failure.check(NotReady), "half of the members are not most of them"
+    asked.addErrback(lambda _: None)
+    world.start("n3", "n1")
+    world.until(world.whole, "n3 is back")
+    take_out(n1, "n2")
+    world.until(lambda: n4.ring() == n1.ring() == {"n1", "n3", "n4"}, "n2 is out")
+    assert "n2" in {m.name for m in n1.view.members()}
+    world.until(lambda: n1.view.layout.stage == "steady", "nobody writes to it any more")
+    assert "n2" not in {m.name for m in n1.view.members()}
+
+
+def take_out(by: Shell, name: str) -> Deferred[Layout]:
+    """As an operator asks for it."""
+
+    def make(base: Layout) -> Layout | None:
+        return base.change(without(base.next_members, name))
+
+    return Deferred.fromCoroutine(by.view.layouts.propose(make, 5.0))
 
 
 # What others go by.
@@ -188,7 +215,7 @@ def test_a_newcomer_knows_the_place_of_one_that_is_stopped() -> None:
 def watched(shell: Shell) -> tuple[object, ...]:
     """What `epoch` has to change with."""
     view, names = shell.view, sorted(shell.liveness())
-    return view.ring.version, [(n, view.is_healthy(n), view.is_doubtful(n)) for n in names]
+    return view.layout.version, [(n, view.is_healthy(n), view.is_doubtful(n)) for n in names]
 
 
 def test_the_epoch_changes_exactly_with_health_and_ring() -> None:

@@ -13,15 +13,17 @@ from random import Random
 from typing import Any, TypeVar
 
 import attrs
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 
 from dynamo.cluster.membership import Membership
+from dynamo.core.grace import Grace
 from dynamo.core.members import IDENTITY_MAX, Liveness, Member, Role
 from dynamo.core.profiles import LAN, Settings
 from dynamo.core.swim import Swim
 from dynamo.errors import PeerUnreachable
+from dynamo.storage.agreed import LayoutBook
 from dynamo.storage.committer import Committer
 from dynamo.storage.facts import BucketTable, Identity
 from dynamo.storage.memory_engine import MemoryEngine
@@ -111,6 +113,24 @@ class Far:
         return answer
 
 
+class Near:
+    """A shell's own copies: it has none, and votes."""
+
+    gathering = False
+
+    def __init__(self, shell: Shell) -> None:
+        self.name, self._shell = shell.name, shell
+
+    def call(self, op: Op) -> Deferred[Reply]:
+        return maybeDeferred(self._shell.answer, op)
+
+    def read_chunk(self, digest: bytes) -> Deferred[bytes]:
+        return fail(PeerUnreachable(self.name, "keeps no chunks"))
+
+    def write_chunk(self, digest: bytes, data: bytes) -> Deferred[None]:
+        return fail(PeerUnreachable(self.name, "keeps no chunks"))
+
+
 class Shell:
     """One process. `hints` is what it says to hold for others, `mute`: its peer HTTP hangs."""
 
@@ -139,13 +159,18 @@ class Shell:
         self.identity.load()
         self.buckets = BucketTable(self.engine, committer)
         self.buckets.load()
+        self.book = LayoutBook(self.engine, committer, self.identity)
+        self.book.load()
         me = Member(
             name,
             self.identity.number or world.rng.randrange(1, IDENTITY_MAX),
             address,
             self.identity.incarnation,
-            role=Role.ACTIVE if self.identity.actor else Role.JOINING,
+            role=Role.ACTIVE
+            if self.identity.actor and self.book.layout.in_ring(name)
+            else Role.JOINING,
             zone="z1",
+            layout=self.book.layout.version,
         )
         self.swim = Swim(
             settings,
@@ -165,12 +190,16 @@ class Shell:
             codec=Codec(cluster),
             copies=3,
             timeout=1.0,
+            book=self.book,
+            grace=Grace(),
+            rng=Random(world.rng.random()),
         )
         self.view.watch(lambda who, now: self.told.append((who, now)))
         self.view.gossip.transport = Wire(self._send)
         world.hosts[address] = self
-        local: Any = object()
-        self.view.start(local, seeds)
+        self.view.start(Near(self), seeds)
+        self.syncs = True
+        world.clock.callLater(0.1, self._sync)
 
     def hello(self) -> Hello:
         return Hello(
@@ -189,16 +218,28 @@ class Shell:
             buckets=self.buckets.digest(),
             objects=0,
             bytes=0,
+            layout=self.book.layout.version,
+            birth=self.book.layout.birth,
         )
 
     def answer(self, op: Op) -> Any:
-        """The two operations members need of each other."""
+        """The operations members need of each other."""
+        agree = self.view.layouts.handlers().get(type(op))
+        if agree is not None:
+            return agree(op)
         if isinstance(op, messages.BucketList):
             names = sorted(n for n in self.buckets.states if n > op.after)
             return messages.BucketsReply(tuple(self.buckets.states[n] for n in names), True)
         assert isinstance(op, messages.BucketMerge)
         merged = self.buckets.merge(op.buckets)
         return merged.addCallback(lambda held: messages.BucketsReply(tuple(held)))
+
+    def _sync(self) -> None:
+        """There is no data: whoever is to take over something has it."""
+        if self.up:
+            if self.syncs:
+                self.view.layouts.sync_done(self.view.layout.version)
+            self.world.clock.callLater(0.1, self._sync)
 
     def kill(self) -> None:
         """The process is gone without a word."""

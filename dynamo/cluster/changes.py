@@ -1,0 +1,69 @@
+"""Changes of the ring that somebody asks for: a node leaves, a dead one is taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import attrs
+
+from dynamo.cluster.layouts import Layouts
+from dynamo.core.layout import Layout, with_member, without
+from dynamo.errors import NoSuchMember, Refused
+from dynamo.ports import Liveness
+
+PATIENCE_S = 5.0
+"""How long is tried to get most members to agree."""
+
+WhyRefused = Callable[..., Refused | NoSuchMember | None]
+
+
+@attrs.define(eq=False)
+class Changes:
+    """The `Changing` of a running node. `liveness()` is by name, `copies()` the most copies that a
+    bucket wants, `why_refused` says what cannot be (`dynamo.core.plans`)."""
+
+    layouts: Layouts
+    liveness: Callable[[], Mapping[str, Liveness]]
+    copies: Callable[[], int]
+    why_refused: WhyRefused
+
+    def uses(self, name: str) -> int:
+        return self.layouts.uses(name)
+
+    def has_synced(self, name: str) -> int:
+        return self.layouts.has_synced(name)
+
+    def sync_done(self, version: int) -> None:
+        self.layouts.sync_done(version)
+
+    async def leave(self, *, force: bool = False) -> Layout:
+        return await self._take_out("leave", self.layouts.me.name, force)
+
+    async def remove(self, name: str, *, force: bool = False) -> Layout:
+        return await self._take_out("remove", name, force)
+
+    async def stay(self) -> Layout:
+        me = self.layouts.me
+
+        def make(base: Layout) -> Layout | None:
+            if base.stage == "going" or not base.in_ring(me.name):
+                raise Refused(
+                    "change_under_way",
+                    f"{me.name} has handed over all it had, and its leaving cannot be taken back; "
+                    "it can join again with an empty data_dir.",
+                )
+            return base.change(with_member(base.next_members, me))
+
+        return await self.layouts.propose(make, PATIENCE_S)
+
+    async def _take_out(self, kind: Literal["leave", "remove"], name: str, force: bool) -> Layout:
+        def make(base: Layout) -> Layout | None:
+            why = self.why_refused(
+                kind, name, base, self.liveness(), self.copies(), self.layouts.me.name
+            )
+            if why is not None and not (force and why.code == "too_few_members"):
+                raise why
+            return base.change(without(base.next_members, name))
+
+        return await self.layouts.propose(make, PATIENCE_S)
