@@ -185,6 +185,7 @@ def test_a_newcomer_knows_the_place_of_one_that_is_stopped() -> None:
     n2.kill()
     world.until(lambda: n4.liveness()["n2"] == "dead", "n2 is dead")
     world.run(2)
+    world.until(lambda: n1.view.layout.stage == "steady", "the change is through")
     asked = take_out(n1, "n2")
     world.run(20)
     failure = asked.result
