@@ -12,6 +12,7 @@ from dynamo.background.antientropy import AntiEntropy
 from dynamo.background.census import Census
 from dynamo.background.divergence import Surroundings
 from dynamo.background.handoff import Handoff
+from dynamo.background.pulling import Pulling
 from dynamo.background.reaper import Reaper
 from dynamo.background.refill import Refill
 from dynamo.background.runner import Runner, Task
@@ -83,7 +84,7 @@ class Work:
         local.exchanged = keeper.exchanged
         keeper.lacking = whole.pair_lacks
         around = Surroundings(view, keeper, grace)
-        self.refill = Refill(around, identity, refilling, reactor)
+        self.refill = Refill(Pulling(around, refilling, reactor), identity)
         self.antientropy = AntiEntropy(around, config.repair.interval, reactor.seconds, rng)
         self._look_s = min(LOOK_S, config.repair.interval / 4)
         self._view = view

@@ -18,6 +18,7 @@ from dynamo.background.antientropy import AntiEntropy
 from dynamo.background.census import Census
 from dynamo.background.divergence import Surroundings
 from dynamo.background.handoff import Handoff
+from dynamo.background.pulling import Pulling
 from dynamo.background.refill import Refill
 from dynamo.background.tombstones import TombstoneReaper
 from dynamo.background.upkeep import Upkeep
@@ -221,7 +222,8 @@ class TestNode:
         self.local.awaits, self.local.awaits_listed = self.whole.awaits, self.whole.awaits_listed
         self.keeper.lacking = self.whole.pair_lacks
         around = Surroundings(self.view, self.keeper, self.grace)
-        self.refill = Refill(around, self.identity, self.refilling, cluster.clock)
+        pulling = Pulling(around, self.refilling, cluster.clock)
+        self.refill = Refill(pulling, self.identity)
         self.repair = AntiEntropy(
             around=around,
             interval=cluster.interval,
