@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Iterable
 
 from dynamo.api.metrics import Reading
+from dynamo.background.clearing import Clearing
 from dynamo.background.divergence import Tally
+from dynamo.background.refill import Refill
 from dynamo.background.runner import Runner
+from dynamo.background.transfer import Transfer
 from dynamo.background.upkeep import Upkeep
 from dynamo.cluster.membership import Membership
 from dynamo.coordinator.terms import Defaults
 from dynamo.core.quorum import majority
-from dynamo.core.refilling import Refilling
 from dynamo.replica.graves import GraveKeeper
 from dynamo.storage import graves
 from dynamo.storage.chunks import Chunks
@@ -104,7 +106,14 @@ def readings(
     yield Reading("background_steps", steps, ("task",), counter=True)
 
 
-def refill_readings(state: Refilling, refilling: bool) -> Iterable[Reading]:
-    """How far this node is with taking back what was on a lost disk."""
-    yield Reading("refill_partitions_left", {(): state.left if refilling else 0})
-    yield Reading("transfer_bytes", {(): state.bytes}, counter=True)
+def moving_readings(refill: Refill, transfer: Transfer, clearing: Clearing) -> Iterable[Reading]:
+    """How far this node is with taking back what was on a lost disk, and with moving data for a
+    change of the ring."""
+    state, coming = refill.pulling.state, transfer.pulling.state
+    left = state.left if refill.identity.refilling else 0
+    yield Reading("refill_partitions_left", {(): left})
+    yield Reading("transfer_partitions_left", {(): coming.left})
+    yield Reading("transfer_bytes", {(): state.bytes + coming.bytes}, counter=True)
+    yield Reading("transfer_keys", {(): state.keys + coming.keys}, counter=True)
+    yield Reading("transfer_hints_passed", {(): transfer.passing.passed}, counter=True)
+    yield Reading("records_cleared", {(): clearing.dropped}, counter=True)

@@ -4,6 +4,9 @@ For each member that is alive and has hints here, batches of hints are sent as m
 chunks it lacks sent first, and dropped on its acknowledgement. A hint that changed meanwhile stays
 for the next round. Nothing here remembers where it was: the hints left are the work left, so a
 restart of either side resumes by itself.
+
+A member that is in no ring any more will never ask for what it missed. What is kept for it goes to
+the present owners of the key, and those that are away get hints of their own.
 """
 
 from __future__ import annotations
@@ -52,7 +55,7 @@ class Handoff:
         steps = [
             Deferred.fromCoroutine(self._deliver_held(target))
             for target in sorted(self.copies.hints.counts)
-            if self.view.is_healthy(target) and target != self.view.name
+            if self._is_gone(target) or (self.view.is_healthy(target) and target != self.view.name)
         ]
         outcomes: list[tuple[bool, Any]] = await DeferredList(steps, consumeErrors=True)
         for ok, result in outcomes:
@@ -75,6 +78,7 @@ class Handoff:
             # Through once; what is left changed or failed meanwhile and is taken up anew.
             self._cursor.pop(target, None)
             return bool(after)
+        gone = self._is_gone(target)
         replica = self.view.replica(target)
         calls, hints, size = [], [], 0
         for row, hint in found:
@@ -84,7 +88,8 @@ class Handoff:
             except Corrupt:
                 continue  # It is told when the record is mended.
             merge = self._merge(hint, record)
-            calls.append(Deferred.fromCoroutine(deliver(self.view, replica, merge)))
+            told = self._resettle(merge) if gone else deliver(self.view, replica, merge)
+            calls.append(Deferred.fromCoroutine(told))
             hints.append(hint)
             size += sum(len(v.body) for v in record.versions)
             if size > BATCH_BYTES:
@@ -95,9 +100,30 @@ class Handoff:
             await self.copies.drop_hints(target, self.actor(), taken)
             self.delivered += len(taken)
             left = self.copies.hints.counts.get(target, 0)
-            if not left:
+            if not left and gone:
+                log.info("Nothing is kept for {target} any more, which is gone", target=target)
+            elif not left:
                 log.info("{target} has been told all it missed", target=target)
         return bool(taken)
+
+    def _is_gone(self, target: str) -> bool:
+        """Whether nobody of this name has a part in the ring any more."""
+        layout = self.view.layout
+        return layout.version > 0 and not layout.knows(target)
+
+    async def _resettle(self, merge: messages.Merge) -> None:
+        """Gives a record to all owners of its key, this node included if it is one."""
+        view, ring = self.view, self.view.ring
+        copies = self.buckets.copies_of(merge.incarnation, ring.copies)
+        partition = ring.partition(merge.incarnation, merge.key)
+        owners = list(ring.owners(partition, copies))
+        if view.beside is not None:
+            owners += [o for o in view.beside.owners(partition, copies) if o not in owners]
+        for owner in owners:
+            if owner == view.name or view.is_healthy(owner):
+                await deliver(view, view.replica(owner), merge)
+            elif merge.record.known():
+                await self.copies.note_missed(owner, merge.incarnation, merge.key)
 
     def _merge(self, hint: Hint, record: Record) -> messages.Merge:
         bucket = self.buckets.by_incarnation.get(hint.incarnation)

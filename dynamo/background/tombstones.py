@@ -22,6 +22,7 @@ from dynamo.core.sightings import Origin
 from dynamo.errors import Corrupt, DynamoError, NotReady, PeerBroke
 from dynamo.log import make_logger
 from dynamo.ports import ClusterView
+from dynamo.replica.graves import ring_of
 from dynamo.storage import graves
 from dynamo.storage.copies import Copies
 from dynamo.storage.facts import BucketTable
@@ -64,6 +65,9 @@ class TombstoneReaper:
         """Tries one batch; True if anything was reaped, and so there may be more."""
         if not self.pending():
             self._note("")
+            return False
+        if self.view.layout.stage != "steady":
+            self._note("the ring is changing")
             return False
         names = self._names()
         away = [name for name in names if not self.view.is_healthy(name)]
@@ -119,7 +123,7 @@ class TombstoneReaper:
 
     async def _reap(self, names: Sequence[str], batch: list[Grave]) -> int:
         """Asks the questions; how many of the batch went from this disk."""
-        me, ring, number = self.view.name, self.view.ring.version, self.rng.randrange(ROUNDS)
+        me, ring, number = self.view.name, ring_of(self.view), self.rng.randrange(ROUNDS)
         look = reaping.GravesLook(me, ring, number, tuple(batch))
         batch = _agreed(batch, await self._ask_all(names, look))
         if not batch:

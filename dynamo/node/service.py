@@ -21,7 +21,7 @@ from dynamo.api.operating import OperatingFace
 from dynamo.api.peer import PeerFace
 from dynamo.api.resource import ResourceFace
 from dynamo.api.site import Site, site
-from dynamo.api.vitals import readings, refill_readings, status, why_not_ready
+from dynamo.api.vitals import moving_readings, readings, status, why_not_ready
 from dynamo.cluster.membership import Membership
 from dynamo.cluster.rollback import Rollback
 from dynamo.config import Address, Config
@@ -364,7 +364,7 @@ class Node(Service):
         work = self.work
         tasks = (work.runner, work.upkeep, work.antientropy.tally, self.graves)
         yield from readings(self.copies, self.engine, self.chunks, self.view, *tasks)
-        yield from refill_readings(self._refilling, self.identity.refilling)
+        yield from moving_readings(work.refill, work.transfer, work.clearing)
 
     def _wall_ms(self) -> int:
         return int(self._wall_clock() * 1000)

@@ -10,18 +10,22 @@ from dynamo.api.metrics import Metrics
 from dynamo.api.vitals import crowded
 from dynamo.background.antientropy import AntiEntropy
 from dynamo.background.census import Census
+from dynamo.background.clearing import Clearing
 from dynamo.background.divergence import Surroundings
 from dynamo.background.handoff import Handoff
+from dynamo.background.passing import Passing
+from dynamo.background.pulling import Pulling
 from dynamo.background.reaper import Reaper
 from dynamo.background.refill import Refill
 from dynamo.background.runner import Runner, Task
 from dynamo.background.tombstones import TombstoneReaper
+from dynamo.background.transfer import Transfer
 from dynamo.background.upkeep import Upkeep
 from dynamo.cluster.membership import Membership
 from dynamo.config import Config
 from dynamo.core.admission import Admission
 from dynamo.core.refilling import Refilling
-from dynamo.ports import Liveness
+from dynamo.ports import Changing, Liveness
 from dynamo.replica.graves import GraveKeeper
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.trees import TreeKeeper
@@ -83,7 +87,9 @@ class Work:
         local.exchanged = keeper.exchanged
         keeper.lacking = whole.pair_lacks
         around = Surroundings(view, keeper, grace)
-        self.refill = Refill(around, identity, refilling, reactor)
+        self.refill = Refill(Pulling(around, refilling, reactor), identity)
+        self.transfer = _transfer(around, view, reactor)
+        self.clearing = Clearing(around, actor, reactor)
         self.antientropy = AntiEntropy(around, config.repair.interval, reactor.seconds, rng)
         self._look_s = min(LOOK_S, config.repair.interval / 4)
         self._view = view
@@ -112,6 +118,11 @@ class Work:
             Task("tombstones", reap.step, idle_s=REAP_S, busy_s=0.01, progress=reap.progress)
         )
         self.runner.add(Task("refill", self.refill.step, idle_s=self._look_s, busy_s=0.01))
+        self.runner.add(Task("transfer", self.transfer.step, idle_s=LOOK_S, busy_s=0.01))
+        clearing = self.clearing
+        self.runner.add(
+            Task("clearing", clearing.step, idle_s=LOOK_S, busy_s=0.01, progress=clearing.progress)
+        )
         self.upkeep.start(self.runner)
         self._view.watch(self._member_changed)
 
@@ -122,3 +133,19 @@ class Work:
             self.runner.wake("antientropy")
             self.refill.appeared(name)
             self.runner.wake("refill")
+            self.transfer.appeared(name)
+            self.clearing.appeared()
+        self.runner.wake("transfer")
+        self.runner.wake("clearing")
+
+    def ring_changed(self) -> None:
+        """The layout is another: whoever moves data looks at once."""
+        for name in ("handoff", "transfer", "clearing", "tombstones"):
+            self.runner.wake(name)
+
+
+def _transfer(around: Surroundings, view: Membership, reactor: Any) -> Transfer:
+    """The member knows of itself how far the others are with a change of the ring."""
+    changing: Changing = view  # type: ignore[assignment]
+    pulling = Pulling(around, Refilling(view.name), reactor)
+    return Transfer(pulling, Passing(around, reactor), changing)

@@ -11,7 +11,9 @@ which each is put to every member once all have answered the one before:
    noted of the key since the first question.
 4. *Bury*: it goes.
 
-docs/ARCHITECTURE.md says why that is enough.
+docs/ARCHITECTURE.md says why that is enough. While the ring changes nothing is answered: who is to
+be asked is not settled then. A change between two questions breaks the attempt, because each names
+the layout that it goes by.
 """
 
 from __future__ import annotations
@@ -33,6 +35,11 @@ from dynamo.wire import reaping
 from dynamo.wire.messages import Op, Reply
 
 GRAVES_MAX = 1024
+
+
+def ring_of(view: ClusterView) -> str:
+    """The ring and the version of the layout it belongs to: all that asked and answered name it."""
+    return f"{view.ring.version}/{view.layout.version}"
 
 
 @attrs.define(eq=False)
@@ -98,7 +105,9 @@ class GraveKeeper:
         return reaping.GravesReply((True,) * gone)
 
     def _check(self, ring: str, number: int) -> None:
-        if ring != self.view.ring.version:
+        if self.view.layout.stage != "steady":
+            raise NotReady("The ring is changing.")
+        if ring != ring_of(self.view):
             raise NotReady("This node knows of other members.")
         if number > GRAVES_MAX:
             raise BadRequest("bad_graves", f"At most {GRAVES_MAX} keys may be asked about.")

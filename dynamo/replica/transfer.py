@@ -55,7 +55,9 @@ async def deliver(view: ClusterView, target: Replica, merge: messages.Merge) -> 
 
 
 def others(view: ClusterView, target: str) -> list[Replica]:
-    """The members besides this node and `target`, those that are well first."""
-    names = [m.name for m in view.ring.members if m.name not in (view.name, target)]
+    """The members of both rings besides this node and `target`, those that are well first."""
+    known = [*view.ring.members, *(() if view.beside is None else view.beside.members)]
+    names = list(dict.fromkeys([m.name for m in known]))
+    names = [name for name in names if name not in (view.name, target)]
     names.sort(key=lambda name: not view.is_healthy(name))
     return [view.replica(name) for name in names]

@@ -64,6 +64,10 @@ class Trees:
         """The leaves of a tree; not to be changed."""
         return self._trees.get((copies, partition), self._none)
 
+    def known(self) -> list[tuple[int, int]]:
+        """The trees that ever had a key in them, by number of copies and partition."""
+        return sorted(self._trees)
+
     def root(self, copies: int, partition: int) -> bytes:
         """The root of a tree, b"" while the partition is not counted."""
         if not self.built(partition):

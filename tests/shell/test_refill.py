@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dynamo.background import refill as refilling
-from dynamo.background.refill import LOST_RETRY_S, ROUND_MAX
+from dynamo.background import pulling
+from dynamo.background.pulling import LOST_RETRY_S, ROUND_MAX
 from dynamo.coordinator.bodies import CHUNK_BYTES
 from dynamo.core.record import Record
 from dynamo.wire import messages
@@ -67,7 +67,7 @@ def test_everything_comes_back_in_batches_and_with_its_chunks() -> None:
 
 
 def test_the_rate_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refilling, "KEYS_PER_S", 50)
+    monkeypatch.setattr(pulling, "KEYS_PER_S", 50)
     cluster = TestCluster(3)
     for i in range(300):
         cluster.put("n1", f"k{i}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dynamo.background import refill
+from dynamo.background import pulling
 from dynamo.coordinator.bodies import CHUNK_BYTES
 from dynamo.coordinator.requests import Options, Upload
 from dynamo.core.buckets import Properties
@@ -145,7 +145,7 @@ def check_whole(world: World, expected: Bodies) -> None:
 @pytest.fixture(params=[1, 2])
 def world(request: Any, monkeypatch: Any) -> World:
     """Five nodes that refill slowly enough to be watched at it."""
-    monkeypatch.setattr(refill, "KEYS_PER_S", 5)
+    monkeypatch.setattr(pulling, "KEYS_PER_S", 5)
     return world_of(request.param)
 
 
@@ -156,7 +156,7 @@ def test_a_wiped_node_says_of_nothing_that_it_is_not_there(world: World) -> None
     assert refilling(world)
     lefts = []
     while refilling(world) and len(lefts) < 4:
-        lefts.append(world.node(VICTIM).work.refill.state.version)
+        lefts.append(world.node(VICTIM).work.refill.pulling.state.version)
         check_reads(world, expected, part=1 + len(lefts), of=10)
         world.run_for(2)
     assert len(set(lefts)) > 2, "it was read in the middle of it"

@@ -16,10 +16,14 @@ from twisted.python.failure import Failure
 
 from dynamo.background.antientropy import AntiEntropy
 from dynamo.background.census import Census
+from dynamo.background.clearing import Clearing
 from dynamo.background.divergence import Surroundings
 from dynamo.background.handoff import Handoff
+from dynamo.background.passing import Passing
+from dynamo.background.pulling import Pulling
 from dynamo.background.refill import Refill
 from dynamo.background.tombstones import TombstoneReaper
+from dynamo.background.transfer import Transfer
 from dynamo.background.upkeep import Upkeep
 from dynamo.coordinator.bodies import Bodies
 from dynamo.coordinator.buckets import Buckets
@@ -153,6 +157,38 @@ class BelievingView:
         )
 
 
+class HeardChanging:
+    """A `Changing` that knows at once what every other node has said, by name.
+
+    `used`: the version a node says it goes by, instead of its layout's. `said`: what this one did.
+    """
+
+    def __init__(self, cluster: TestCluster, name: str) -> None:
+        self._cluster = cluster
+        self._name = name
+        self.used: int | None = None
+        self.said: list[int] = []
+
+    def uses(self, name: str) -> int:
+        node = self._cluster.nodes[name]
+        return node.view.layout.version if node.changing.used is None else node.changing.used
+
+    def has_synced(self, name: str) -> int:
+        return max(self._cluster.nodes[name].changing.said, default=0)
+
+    def sync_done(self, version: int) -> None:
+        self.said.append(version)
+
+    async def leave(self, *, force: bool = False) -> Layout:
+        raise NotImplementedError
+
+    async def stay(self) -> Layout:
+        raise NotImplementedError
+
+    async def remove(self, name: str, *, force: bool = False) -> Layout:
+        raise NotImplementedError
+
+
 class TestNode:
     """One node's parts, put together as `dynamo.node` does. Disks outlive it in `restart`."""
 
@@ -221,7 +257,15 @@ class TestNode:
         self.local.awaits, self.local.awaits_listed = self.whole.awaits, self.whole.awaits_listed
         self.keeper.lacking = self.whole.pair_lacks
         around = Surroundings(self.view, self.keeper, self.grace)
-        self.refill = Refill(around, self.identity, self.refilling, cluster.clock)
+        pulling = Pulling(around, self.refilling, cluster.clock)
+        self.refill = Refill(pulling, self.identity)
+        self.changing = HeardChanging(cluster, name)
+        self.transfer = Transfer(
+            Pulling(around, Refilling(name), cluster.clock),
+            Passing(around, cluster.clock),
+            self.changing,
+        )
+        self.clearing = Clearing(around, lambda: self.actor, cluster.clock)
         self.repair = AntiEntropy(
             around=around,
             interval=cluster.interval,
@@ -412,6 +456,38 @@ class TestCluster:
             step = min([deadline, *due]) - self.clock.seconds()
             self.clock.advance(max(0.0, step))
 
+    # The ring.
+
+    def found(self, *names: str) -> None:
+        """These are the ring of the first layout; the others are strangers to it."""
+        self._adopt(Layout().found([Member(name) for name in names], 1))
+
+    def change(self, *names: str) -> None:
+        """These are to be the ring: all nodes hear of the layout that says so."""
+        changed = self._layout().change([Member(name) for name in names])
+        assert changed is not None
+        self._adopt(changed)
+
+    def switch(self) -> None:
+        """Reads go over to the coming ring."""
+        self._adopt(self._layout().switch())
+
+    def end(self) -> None:
+        """The old ring is dropped."""
+        self._adopt(self._layout().end())
+
+    def _layout(self) -> Layout:
+        return next(iter(self.nodes.values())).view.layout
+
+    def _adopt(self, layout: Layout) -> None:
+        partitions, copies = self.ring.partitions, self.ring.copies
+        self.ring = Ring(layout.members, partitions, copies)
+        beside = Ring(layout.beside, partitions, copies) if layout.beside else None
+        for node in self.nodes.values():
+            view = node.view
+            view.layout, view.ring, view.beside = layout, self.ring, beside
+            view.epoch += 1
+
     # Faults.
 
     def link(self, here: str, there: str) -> Link:
@@ -447,9 +523,11 @@ class TestCluster:
         """The process dies now and another begins on its disk; what was not committed is lost."""
         old = self.nodes[name]
         old.alive = False
-        self.nodes[name] = TestNode(self, name, old)
-        self.nodes[name].view.believed = dict(old.view.believed)
-        return self.nodes[name]
+        node = self.nodes[name] = TestNode(self, name, old)
+        view, before = node.view, old.view
+        view.believed = dict(before.believed)
+        view.layout, view.beside = before.layout, before.beside
+        return node
 
     def wipe(self, name: str) -> TestNode:
         """The node's disk is lost; it comes back empty, knows of that, and of all buckets."""
