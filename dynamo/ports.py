@@ -45,6 +45,34 @@ class MemberStatus:
     refill: Progress | None = None
 
 
+@attrs.frozen(kw_only=True)
+class Transfer:
+    """A partition on its way from `giver` to `taker`. `bytes` came so far, `bytes_per_second` is
+    the rate now; `seconds_left` is None while nothing can be said of it."""
+
+    giver: str
+    taker: str
+    partition: int
+    bytes: int
+    bytes_per_second: float
+    seconds_left: float | None
+
+
+@attrs.frozen(kw_only=True)
+class Underway:
+    """How far this node is with a change of the ring, for `GET /v1/cluster`.
+
+    `waits_for`: sentences on what holds it up, such as owners that are not there. `partitions_left`
+    are those it has not got all of yet, `bytes` what it took over for this change so far.
+    """
+
+    waits_for: tuple[str, ...] = ()
+    transfers: tuple[Transfer, ...] = ()
+    partitions_left: int = 0
+    bytes: int = 0
+    seconds_left: float | None = None
+
+
 class Replica(Protocol):
     """One node's copies, wherever they are. `name` is the node's."""
 

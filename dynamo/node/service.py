@@ -15,13 +15,10 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 
-from dynamo.api.documented import DocumentedFace
 from dynamo.api.metrics import Metrics, Reading
-from dynamo.api.operating import OperatingFace
 from dynamo.api.peer import PeerFace
-from dynamo.api.resource import ResourceFace
 from dynamo.api.site import Site, site
-from dynamo.api.vitals import readings, refill_readings, status, why_not_ready
+from dynamo.api.vitals import readings, refill_readings
 from dynamo.cluster.membership import Membership
 from dynamo.cluster.rollback import Rollback
 from dynamo.config import Address, Config
@@ -35,6 +32,7 @@ from dynamo.core.swim import Swim
 from dynamo.errors import DynamoError
 from dynamo.log import make_logger
 from dynamo.node.coordination import build_door
+from dynamo.node.faces import build_faces
 from dynamo.node.work import Work
 from dynamo.replica.graves import GraveKeeper
 from dynamo.replica.local import LocalReplica
@@ -47,6 +45,7 @@ from dynamo.storage.disk import LocalDisk, OpenDisk
 from dynamo.storage.facts import BucketTable, Identity
 from dynamo.storage.hints import HintBook
 from dynamo.storage.places import PlaceBook
+from dynamo.storage.threads import Run, run_here
 from dynamo.storage.trees import Trees
 from dynamo.wire.datagrams import NONCE_BYTES, Codec
 from dynamo.wire.hello import Hello
@@ -75,8 +74,10 @@ class Node(Service):
         rng: random.Random,
         wall_clock: Callable[[], float],
         open_disk: OpenDisk | None = None,
+        aside: Run = run_here,
     ) -> None:
         self.config = config
+        self._aside = aside
         self._reactor = reactor
         self._rng = rng
         self._wall_clock = wall_clock
@@ -272,15 +273,6 @@ class Node(Service):
 
     def _build_faces(self) -> None:
         config = self.config
-        operating = OperatingFace(
-            cluster_name=config.cluster.name,
-            view=self.view,
-            door=self.door,
-            metrics=self.metrics,
-            why_not_ready=lambda: why_not_ready(self.view, self.defaults),
-            runner=self.work.runner,
-            repair=self.work.antientropy.partitions,
-        )
         peer = PeerFace(
             self.local,
             self.signer,
@@ -292,9 +284,15 @@ class Node(Service):
             self.graves.fences,
         )
         self._api_site = site(
-            DocumentedFace(self.door, partial(status, self.view)).app,
-            ResourceFace(self.door).app,
-            operating.app,
+            *build_faces(
+                config=config,
+                defaults=self.defaults,
+                view=self.view,
+                door=self.door,
+                metrics=self.metrics,
+                work=self.work,
+                aside=self._aside,
+            ),
             reactor=self._reactor,
             body_limit=config.limits.max_object_bytes + BODY_SLACK,
             observe=self.metrics.request,
