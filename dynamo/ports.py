@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from dynamo.core.layout import Layout
 from dynamo.core.refilling import Progress
 from dynamo.core.ring import Ring
+from dynamo.core.transfers import Moving
 from dynamo.wire.hello import Hello
 from dynamo.wire.messages import Op, Reply
 
@@ -43,6 +44,21 @@ class MemberStatus:
     hints: int
     last_heard: float | None = None
     refill: Progress | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Underway:
+    """How far a change of the ring is, as far as this node knows, for `GET /v1/cluster`.
+
+    `waits_for`: sentences on what holds it up, such as owners that are not there. `partitions_left`
+    are those it has not got all of yet, `bytes` what it took over for this change so far.
+    """
+
+    waits_for: tuple[str, ...] = ()
+    transfers: tuple[Moving, ...] = ()
+    partitions_left: int = 0
+    bytes: int = 0
+    seconds_left: float | None = None
 
 
 class Replica(Protocol):

@@ -14,9 +14,11 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from twisted.application.service import IService, MultiService
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver
 from twisted.python import usage
 from twisted.python.components import Componentized
@@ -24,6 +26,7 @@ from twisted.python.components import Componentized
 from dynamo import log
 from dynamo.config import Config, load
 from dynamo.errors import DynamoError
+from dynamo.storage.threads import Run
 
 TWISTD_PIDFILE = "twistd.pid"
 """What twistd calls its pid file when nobody says otherwise: one per folder, not per node."""
@@ -101,11 +104,18 @@ def makeService(options: Options) -> IService:
             reactor=reactor,
             rng=random.Random(int.from_bytes(os.urandom(32), "big")),
             wall_clock=time.time,
+            aside=_aside(reactor),
         )
+        node.on_left = partial(reactor.callLater, 0, reactor.stop)  # type: ignore[attr-defined]
     except DynamoError as error:
         text = str(error)
         raise SystemExit(text if text.startswith(path) else f"{path}: {text}") from None
     return NodeService(node, _observer(config, getattr(options, "parent", None) or {}, reactor))
+
+
+def _aside(reactor: Any) -> Run:
+    """For what takes too long for the reactor's own thread."""
+    return partial(deferToThreadPool, reactor, reactor.getThreadPool())
 
 
 def _observer(config: Config, twistd: Mapping[str, Any], reactor: Any) -> ILogObserver | None:

@@ -3,7 +3,7 @@
 GET /healthz                    the process is up
 GET /readyz                     it has joined and can meet its default quorum; else 503 and why
 GET /metrics                    Prometheus text
-GET /v1/cluster                 every known member
+GET /v1/cluster                 every known member, and the change of the ring that is under way
 GET /v1/ring/{bucket}/{key}     partition, preference list, and what each replica holds now
 GET /v1/background              each background task, and the share of time they are granted
 POST /v1/background/{task}/pause    steps a task no more until it is resumed, or the node restarts
@@ -18,6 +18,7 @@ from typing import Any
 
 import attrs
 
+from dynamo.api.changes import change_told
 from dynamo.api.errors import Answer, NoSuchTask, json_answer
 from dynamo.api.metrics import Metrics
 from dynamo.api.objects import timestamp
@@ -30,6 +31,7 @@ from dynamo.core.clock import wall_ms_of
 from dynamo.core.names import check_bucket, check_key, decode_path
 from dynamo.core.record import Record
 from dynamo.errors import DynamoError
+from dynamo.ports import Changing, Underway
 
 TEXT = [(b"Content-Type", b"text/plain; version=0.0.4; charset=utf-8")]
 
@@ -37,7 +39,8 @@ TEXT = [(b"Content-Type", b"text/plain; version=0.0.4; charset=utf-8")]
 @attrs.define(eq=False)
 class OperatingFace:
     """See the module. `why_not_ready()` is one sentence, "" when the node is ready; `repair()` is
-    `dynamo.background.antientropy.AntiEntropy.partitions`."""
+    `dynamo.background.antientropy.AntiEntropy.partitions`; `changing` and `underway` are as in
+    `dynamo.api.changes`."""
 
     cluster_name: str
     view: Membership
@@ -46,6 +49,8 @@ class OperatingFace:
     why_not_ready: Callable[[], str]
     runner: Runner
     repair: Callable[[], list[dict[str, Any]]]
+    changing: Changing | None = None
+    underway: Callable[[], Underway] = Underway
 
     app = Face()
 
@@ -81,6 +86,7 @@ class OperatingFace:
                 "node": self.view.name,
                 "ring_version": ring.version,
                 "members": members,
+                "change": change_told(self.view, self.changing, self.underway()),
                 "gossip": self._gossip(),
             }
         )
@@ -89,12 +95,12 @@ class OperatingFace:
         """What this node's gossip does: for whoever wonders why somebody is held dead."""
         view, gossip = self.view, self.view.gossip
         return {
-            "health_score": view.health,
+            "health_score": view.gossip.health,
             "suspected": view.suspected(),
             "packets": {f"{way} {kind}": n for (way, kind), n in sorted(gossip.packets.items())},
             "bytes": dict(gossip.bytes),
             "dropped": dict(gossip.dropped),
-            "counts": view.counts,
+            "counts": view.gossip.counts,
             "events": [{**attrs.asdict(event), "at": _time(event.at)} for event in view.events],
         }
 

@@ -31,7 +31,7 @@ META_PREFIX = b"x-dynamo-meta-"
 
 _DEFAULTS = Options()
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
-_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
+DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 _CONDITIONS = (b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since")
 
 
@@ -169,7 +169,7 @@ def _timeout(given: Mapping[str, str]) -> float | None:
     text = given.get("timeout")
     if text is None:
         return None
-    seconds = float(text) if _DECIMAL.fullmatch(text) else math.nan
+    seconds = float(text) if DECIMAL.fullmatch(text) else math.nan
     if not 0 < seconds <= TIMEOUT_SECONDS_MAX:
         raise _bad(f"timeout must be a number of seconds above 0, at most {TIMEOUT_SECONDS_MAX}.")
     return seconds

@@ -29,9 +29,8 @@ def why_not_ready(view: Membership, defaults: Defaults) -> str:
     """One sentence on why this node cannot meet its default quorum; "" if it can."""
     if not view.joined:
         return view.why_not_joined()
-    joining = [m.name for m in view.members() if m.liveness == "alive" and m.role == "joining"]
-    if joining:
-        return f"Waiting for {', '.join(joining)} to finish joining."
+    if not view.layout.in_ring(view.name):
+        return f"{view.name} is joining: it takes over what it will own, and serves meanwhile."
     members = view.ring.members
     n = min(defaults.n, len(members))
     needed = max(
@@ -86,7 +85,7 @@ def readings(
     hints = {(target,): count for target, count in copies.hints.counts.items()}
     yield Reading("hints_pending", hints, ("target",))
     yield Reading("members", liveness, ("liveness",))
-    yield Reading("gossip_health_score", {(): view.health})
+    yield Reading("gossip_health_score", {(): view.gossip.health})
     yield Reading("gossip_packets", gossip.packets, ("direction", "kind"), counter=True)
     moved = {(direction,): n for direction, n in gossip.bytes.items()}
     yield Reading("gossip_bytes", moved, ("direction",), counter=True)
@@ -99,7 +98,7 @@ def readings(
     yield Reading("tombstones", {(): graves.count(engine.view())})
     yield Reading("tombstones_reaped", {(): keeper.reaped}, counter=True)
     yield Reading("late_requests_refused", {(): keeper.fences.refused}, counter=True)
-    events = {(name,): n for name, n in view.counts.items()}
+    events = {(name,): n for name, n in view.gossip.counts.items()}
     yield Reading("gossip_events", events, ("event",), counter=True)
     yield Reading("background_share", {(): runner.admitted().share})
     steps = {(name,): n for name, n in runner.steps().items()}

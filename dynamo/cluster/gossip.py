@@ -96,6 +96,16 @@ class Gossip(DatagramProtocol):
         self.dropped: Counter[str] = Counter()
         self.heard: dict[str, float] = {}
 
+    @property
+    def health(self) -> int:
+        """The local health score: 0 is well."""
+        return self._swim.health
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How often something worth a metric happened."""
+        return self._swim.counts
+
     # What happens.
 
     def join(self, seeds: list[str]) -> None:

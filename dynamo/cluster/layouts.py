@@ -215,7 +215,7 @@ class Layouts:
         layout, found = self.layout, []
         for name in layout.names() if layout.stage != "steady" else ():
             if not self.is_there(name):
-                if not layout.in_ring(name):
+                if layout.stage == "coming" and not layout.in_ring(name):
                     found.append(f"{name} is joining, and is not there.")
             elif self.uses(name) < layout.version:
                 found.append(f"{name} does not go by layout {layout.version} yet.")

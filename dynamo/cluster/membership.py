@@ -71,6 +71,7 @@ class Membership:
     """
 
     rollback: Rollback | None = None  # the watch over a disk that may have been put back
+    on_change: Callable[[], object] = staticmethod(lambda: None)  # of the layout, or who goes by it
     on_left: Callable[[], object] = staticmethod(lambda: None)  # it has left the ring for good
 
     def __init__(
@@ -231,30 +232,15 @@ class Membership:
         self._watchers.append(changed)
 
     def members(self) -> list[MemberStatus]:
-        now, layout = self._clock.seconds(), self.layout
-        found = [status_of(self._swim.me, self._about_me(), None, layout)]
-        for name, known in self.peers.by_name.items():
-            if known.running or layout.knows(name) or not layout.version:
-                heard = self.gossip.heard.get(name)
-                since = None if heard is None else round(now - heard, 3)
-                found.append(status_of(known.member, known.hello, since, layout))
-        return sorted(found, key=lambda m: m.name)
+        mine = status_of(self._swim.me, self._about_me(), None, self.layout)
+        others = self.peers.statuses(self.layout, self.gossip.heard)
+        return sorted([mine, *others], key=lambda m: m.name)
 
     async def refresh(self) -> None:
         asked = [self.peers.converse(k) for k in self.peers.by_name.values() if k.running]
         both = DeferredList(asked, consumeErrors=True)
         both.addTimeout(REFRESH_S, self._clock, lambda result, seconds: None)
         await both
-
-    @property
-    def health(self) -> int:
-        """Gossip's local health score: 0 is well."""
-        return self._swim.health
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How often something worth a metric happened in gossip."""
-        return self._swim.counts
 
     def suspected(self) -> list[str]:
         """Members under suspicion now."""
@@ -300,6 +286,7 @@ class Membership:
         self._changed_health()
         self.layouts.heard(member.name, member.layout)
         self.layouts.poke()
+        self.on_change()
         if before is not member.liveness:
             self._tell(member.name)
 
@@ -396,10 +383,11 @@ class Membership:
     def layout_changed(self, out: bool) -> None:
         self.ring, self.beside = self.layouts.ring, self.layouts.beside
         self.epoch += 1
+        self.on_change()
         if out:
             self._trouble = (
-                f"{self.name} is not in the ring any more: it left or was removed, and others "
-                "hold its data; with an empty data_dir it can join anew."
+                f"{self.name} is not in the ring any more, for it left or was removed; others hold "
+                "its data, and with an empty data_dir it can join anew."
             )
             log.info("{why}", why=self._trouble)
             self.on_left()

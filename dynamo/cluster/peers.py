@@ -7,7 +7,7 @@ or comes back, is asked once over peer HTTP, bucket states are exchanged, and on
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -159,6 +159,15 @@ class Peers:
             found.append(Placed(member.name, member.zone, member.weight))
         return found
 
+    def statuses(self, layout: Layout, heard: Mapping[str, float]) -> list[MemberStatus]:
+        """Those that are there or have a part in the layout; `heard`: when each last wrote."""
+        now, found = self._clock.seconds(), []
+        for name, known in self.by_name.items():
+            if known.running or layout.knows(name) or not layout.version:
+                since = round(now - heard[name], 3) if name in heard else None
+                found.append(status_of(known.member, known.hello, since, layout))
+        return found
+
     def hellos(self) -> list[Hello]:
         """What the others last said of themselves."""
         return [known.hello for known in self.by_name.values() if known.hello is not None]
@@ -262,8 +271,6 @@ def status_of(
     member: Member, said: Hello | None, seconds_since: float | None, layout: Layout
 ) -> MemberStatus:
     """A member's line in `/v1/cluster`, by its record, the layout, and what it last said itself."""
-    name = member.name
-    role = "active" if any(m.name == name for m in layout.next_members) else "leaving"
     return MemberStatus(
         name=member.name,
         api=member.api,
@@ -271,7 +278,7 @@ def status_of(
         zone=member.zone,
         weight=member.weight,
         liveness=member.liveness.word,  # type: ignore[arg-type]
-        role=role if layout.in_ring(name) else "joining",  # type: ignore[arg-type]
+        role=layout.role(member.name),
         incarnation=member.incarnation,
         objects=said.objects if said else 0,
         bytes=said.bytes if said else 0,

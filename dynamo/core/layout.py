@@ -65,6 +65,12 @@ class Layout(msgspec.Struct, frozen=True, array_like=True):
         """Whether the member has a part in it."""
         return self.in_ring(name) or any(m.name == name for m in self.beside)
 
+    def role(self, name: str) -> Literal["joining", "active", "leaving"]:
+        """A member's part in the ring; who has none yet is about to join."""
+        if any(m.name == name for m in self.next_members):
+            return "active" if self.in_ring(name) else "joining"
+        return "leaving" if self.knows(name) else "joining"
+
     def names(self) -> tuple[str, ...]:
         """All members of both rings, sorted."""
         return tuple(sorted({m.name for m in (*self.members, *self.beside)}))

@@ -16,6 +16,7 @@ import msgspec
 
 from dynamo.core.exchanges import Pair
 from dynamo.core.quorum import majority
+from dynamo.core.refilling import Progress
 from dynamo.core.ring import Ring
 
 MOVING_MAX = 32
@@ -32,6 +33,15 @@ class Moving(msgspec.Struct, frozen=True, rename={"source": "from", "target": "t
     bytes: int
     bytes_per_second: float
     seconds_left: float | None
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """How far a node is with taking over what it will own: `moves` under way, all in all
+    `progress` (None if it gains nothing), and `why` it waits, "" if it does not."""
+
+    moves: tuple[Moving, ...] = ()
+    progress: Progress | None = None
+    why: str = ""
 
 
 @attrs.frozen

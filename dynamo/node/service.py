@@ -15,13 +15,11 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 
-from dynamo.api.documented import DocumentedFace
 from dynamo.api.metrics import Metrics, Reading
-from dynamo.api.operating import OperatingFace
 from dynamo.api.peer import PeerFace
-from dynamo.api.resource import ResourceFace
 from dynamo.api.site import Site, site
-from dynamo.api.vitals import moving_readings, readings, status, why_not_ready
+from dynamo.api.vitals import moving_readings, readings
+from dynamo.cluster.changes import Changes
 from dynamo.cluster.membership import Membership
 from dynamo.cluster.rollback import Rollback
 from dynamo.config import Address, Config
@@ -29,12 +27,14 @@ from dynamo.coordinator.terms import Defaults
 from dynamo.core.clock import HybridClock
 from dynamo.core.grace import Grace
 from dynamo.core.members import IDENTITY_MAX, Member, Role
+from dynamo.core.plans import why_refused
 from dynamo.core.refilling import Refilling
 from dynamo.core.sightings import Origin, Sightings
 from dynamo.core.swim import Swim
 from dynamo.errors import DynamoError
 from dynamo.log import make_logger
 from dynamo.node.coordination import build_door
+from dynamo.node.faces import build_faces, underway
 from dynamo.node.voice import Voice
 from dynamo.node.work import Work
 from dynamo.replica.graves import GraveKeeper
@@ -49,6 +49,7 @@ from dynamo.storage.disk import LocalDisk, OpenDisk
 from dynamo.storage.facts import BucketTable, Identity
 from dynamo.storage.hints import HintBook
 from dynamo.storage.places import PlaceBook
+from dynamo.storage.threads import Run, run_here
 from dynamo.storage.trees import Trees
 from dynamo.wire.datagrams import NONCE_BYTES, Codec
 from dynamo.wire.signing import Signer
@@ -58,8 +59,6 @@ GOODBYE_S = 5.0
 PEER_GRACE_S = 1.0
 BACKLOG = 1024
 """Connections that may wait to be accepted; one without room is tried again a second later."""
-NEW_HANDS = (1 << 16, 1 << 31)
-"""Of these a node draws its hand when it does not know which it has used; counted up otherwise."""
 BODY_SLACK = 1024 * 1024
 """Bytes a form may have beyond its file: its other fields and the boundaries."""
 
@@ -76,14 +75,14 @@ class Node(Service):
         rng: random.Random,
         wall_clock: Callable[[], float],
         open_disk: OpenDisk | None = None,
+        aside: Run = run_here,
     ) -> None:
         self.config = config
+        self._aside = aside
         self._reactor = reactor
         self._rng = rng
         self._wall_clock = wall_clock
         self._open_disk = open_disk or partial(LocalDisk, config.node.data_dir, reactor)
-        self._boot = rng.randbytes(8).hex()
-        self._sightings = Sightings()
         self._refilling = Refilling(config.node.name)
         self._ports: list[Any] = []
         self.on_left: Callable[[], object] = lambda: None
@@ -207,10 +206,11 @@ class Node(Service):
             self.table,
             self.copies,
             self._refilling,
-            self._sightings,
+            Sightings(),
             self.identity.number or self._rng.randrange(1, IDENTITY_MAX),
-            self._boot,
+            self._rng.randbytes(8).hex(),
             self._reactor.seconds,
+            self._rng,
         )
         me = Member(
             name=config.node.name,
@@ -248,8 +248,9 @@ class Node(Service):
             rng=random.Random(self._rng.randbytes(16)),
         )
         self.voice.used = lambda: self.view.layouts.used
+        self.voice.describe = self.view.gossip.describe
         self.view.on_left = self._left
-        self.view.rollback = Rollback(self.voice.origin(), self._reactor, self._sign_anew)
+        self.view.rollback = Rollback(self.voice.origin(), self._reactor, self.voice.sign_anew)
         self.local = LocalReplica(config.node.name, self.copies, self.chunks, self.table, self.view)
         self.graves = GraveKeeper(
             self.copies, self.view, self._actor, self._wall_ms, self.voice.fence, grace
@@ -257,6 +258,12 @@ class Node(Service):
         self.local.handlers.update(self.graves.handlers())
         self.local.handlers.update(self.view.layouts.handlers())
         self.whole = Wholeness(self.view, self.trees, self.identity, self._refilling)
+        self.changing = Changes(
+            self.view.layouts,
+            lambda: {m.name: m.liveness for m in self.view.members()},
+            lambda: self.table.copies_wanted(config.replication.n),
+            why_refused,
+        )
         self.local.awaits, self.local.awaits_listed = self.whole.awaits, self.whole.awaits_listed
 
     def _build_coordinator(self) -> None:
@@ -297,19 +304,12 @@ class Node(Service):
             whole=self.whole,
             rng=random.Random(self._rng.randbytes(16)),
             wall_clock=self._wall_clock,
+            changing=self.changing,
         )
+        self.voice.moving = self.work.moving
 
     def _build_faces(self) -> None:
         config = self.config
-        operating = OperatingFace(
-            cluster_name=config.cluster.name,
-            view=self.view,
-            door=self.door,
-            metrics=self.metrics,
-            why_not_ready=lambda: why_not_ready(self.view, self.defaults),
-            runner=self.work.runner,
-            repair=self.work.antientropy.partitions,
-        )
         peer = PeerFace(
             self.local,
             self.signer,
@@ -322,9 +322,17 @@ class Node(Service):
             lambda: self.view.layout.version,
         )
         self._api_site = site(
-            DocumentedFace(self.door, partial(status, self.view)).app,
-            ResourceFace(self.door).app,
-            operating.app,
+            *build_faces(
+                config=config,
+                defaults=self.defaults,
+                view=self.view,
+                door=self.door,
+                metrics=self.metrics,
+                work=self.work,
+                aside=self._aside,
+                changing=self.changing,
+                underway=lambda: underway(self.voice.moving(), self.view.peers.hellos()),
+            ),
             reactor=self._reactor,
             body_limit=config.limits.max_object_bytes + BODY_SLACK,
             observe=self.metrics.request,
@@ -378,13 +386,8 @@ class Node(Service):
 
     def _heard(self, origin: Origin) -> None:
         if origin.name in self.view.peers.by_name:
-            self._sightings.note(origin)
+            self.voice.sightings.note(origin)
             self.view.layouts.heard(origin.name, origin.layout)
-
-    def _sign_anew(self) -> Deferred[None]:
-        # The incarnation went back with the disk: what is sent under it looks long given up.
-        hand, describe = self._rng.randrange(*NEW_HANDS), self.view.gossip.describe
-        return self.identity.begin_hand(hand).addCallback(lambda _: describe(meta=b"%d" % hand))
 
     def _left(self) -> None:
         """The node is not in the ring any more: it says so and serves nothing."""

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 
 import attrs
+from twisted.internet.defer import Deferred
 
 from dynamo.config import Config
 from dynamo.core.refilling import Progress, Refilling
 from dynamo.core.sightings import Origin, Sightings
+from dynamo.core.transfers import Moved
 from dynamo.storage.agreed import LayoutBook
 from dynamo.storage.copies import Copies
 from dynamo.storage.facts import BucketTable, Identity
 from dynamo.wire.hello import Hello
+
+NEW_HANDS = (1 << 16, 1 << 31)
+"""Of these a node draws its hand when it does not know which it has used; counted up otherwise."""
 
 
 @attrs.define(eq=False)
@@ -20,7 +26,8 @@ class Voice:
     """See the module. `directory` tells this data directory from others, `boot` this start.
 
     `used()` is the version of the layout that all that is under way here goes by. `seconds()` is
-    monotonic.
+    monotonic; `moving()` is how far it is with what it will own,
+    `describe` tells by gossip. `rng` draws hands.
     """
 
     config: Config
@@ -33,7 +40,10 @@ class Voice:
     directory: int
     boot: str
     seconds: Callable[[], float]
+    rng: Random
     used: Callable[[], int] = lambda: 0
+    moving: Callable[[], Moved] = Moved
+    describe: Callable[..., None] = lambda **changes: None
     _messages: int = 0
     _loaded: int = attrs.field(init=False)
 
@@ -56,6 +66,13 @@ class Voice:
     def fence(self) -> Origin | None:
         """The next message's; None until this start has claimed an incarnation of its own."""
         return self.origin() if self.identity.incarnation > self._loaded else None
+
+    def sign_anew(self) -> Deferred[None]:
+        """Signs with a hand nobody has seen, durably."""
+        hand = self.rng.randrange(*NEW_HANDS)
+        # The incarnation went back with the disk: what is sent under it looks long given up.
+        begun = self.identity.begin_hand(hand)
+        return begun.addCallback(lambda _: self.describe(meta=b"%d" % hand))
 
     def hello(self) -> Hello:
         """Who this node is."""
@@ -81,6 +98,7 @@ class Voice:
             refill=self._refill(),
             layout=self.book.layout.version,
             birth=self.book.layout.birth,
+            moved=self.moving(),
         )
 
     def _refill(self) -> Progress | None:

@@ -25,6 +25,7 @@ from dynamo.cluster.membership import Membership
 from dynamo.config import Config
 from dynamo.core.admission import Admission
 from dynamo.core.refilling import Refilling
+from dynamo.core.transfers import Moved
 from dynamo.ports import Changing, Liveness
 from dynamo.replica.graves import GraveKeeper
 from dynamo.replica.local import LocalReplica
@@ -65,6 +66,7 @@ class Work:
         whole: Wholeness,
         rng: random.Random,
         wall_clock: Callable[[], float],
+        changing: Changing,
     ) -> None:
         self.admission = Admission(config.limits.background_latency)
         self.runner = Runner(reactor, self.admission, lambda: crowded(copies.committer, view))
@@ -88,11 +90,13 @@ class Work:
         keeper.lacking = whole.pair_lacks
         around = Surroundings(view, keeper, grace)
         self.refill = Refill(Pulling(around, refilling, reactor), identity)
-        self.transfer = _transfer(around, view, reactor)
+        pulling = Pulling(around, Refilling(view.name), reactor)
+        self.transfer = Transfer(pulling, Passing(around, reactor), changing)
         self.clearing = Clearing(around, actor, reactor)
         self.antientropy = AntiEntropy(around, config.repair.interval, reactor.seconds, rng)
         self._look_s = min(LOOK_S, config.repair.interval / 4)
         self._view = view
+        self._seconds: Callable[[], float] = reactor.seconds
         self._census = Census(trees=trees, copies=copies, buckets=table)
         self._handoff = Handoff(view=view, copies=copies, buckets=table, actor=actor, grace=grace)
         self.tombstones = TombstoneReaper(
@@ -125,6 +129,15 @@ class Work:
         )
         self.upkeep.start(self.runner)
         self._view.watch(self._member_changed)
+        self._view.on_change = self.ring_changed
+
+    def moving(self) -> Moved:
+        """How far this node is with taking over what it will own."""
+        transfer, now = self.transfer, self._seconds()
+        progress = transfer.progress(now)
+        why = transfer.why_waiting()
+        told = f"{self._view.name}: {why}" if why else ""
+        return Moved(tuple(transfer.transfers(now)), progress, told)
 
     def _member_changed(self, name: str, liveness: Liveness) -> None:
         self.runner.wake("handoff")
@@ -139,13 +152,6 @@ class Work:
         self.runner.wake("clearing")
 
     def ring_changed(self) -> None:
-        """The layout is another: whoever moves data looks at once."""
+        """The layout is another, or a member goes by it now: whoever moves data looks at once."""
         for name in ("handoff", "transfer", "clearing", "tombstones"):
             self.runner.wake(name)
-
-
-def _transfer(around: Surroundings, view: Membership, reactor: Any) -> Transfer:
-    """The member knows of itself how far the others are with a change of the ring."""
-    changing: Changing = view  # type: ignore[assignment]
-    pulling = Pulling(around, Refilling(view.name), reactor)
-    return Transfer(pulling, Passing(around, reactor), changing)

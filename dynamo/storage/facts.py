@@ -203,6 +203,11 @@ class BucketTable:
         bucket = self.by_incarnation.get(incarnation)
         return (bucket.properties.n if bucket is not None else None) or default
 
+    def copies_wanted(self, default: int) -> int:
+        """The most copies that any bucket wants of its keys."""
+        asked = [bucket.properties.n or default for bucket in self.by_incarnation.values()]
+        return max([default, *asked])
+
     def merge(self, incoming: Iterable[Bucket]) -> Deferred[list[Bucket]]:
         """Merges states; fires with what is held of the same names once it is on disk."""
         incoming = list(incoming)

@@ -6,6 +6,7 @@ import msgspec
 
 from dynamo.core.refilling import Progress
 from dynamo.core.sightings import Origin
+from dynamo.core.transfers import Moved
 from dynamo.errors import PeerBroke
 
 
@@ -17,7 +18,7 @@ class Hello(msgspec.Struct, frozen=True):
     with each start of the process. `hints` says how many hints it holds for each member, `buckets`
     is a digest of all bucket states, `seen` what it saw of all members' disks. `refill` says how
     far it is with taking back what it lost, None if it lost nothing. `layout` and `birth` are the
-    version and the birth of the layout it goes by.
+    version and the birth of the layout it goes by, `moved` how far it is with what it will own.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Hello(msgspec.Struct, frozen=True):
     refill: Progress | None = None
     layout: int = 0
     birth: int = 0
+    moved: Moved = Moved()
 
 
 _hello = msgspec.json.Decoder(Hello)

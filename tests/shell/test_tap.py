@@ -59,6 +59,7 @@ def test_the_node_gets_reactor_chance_and_clock(
     assert (parts["reactor"], parts["wall_clock"]) == (reactor, time.time)  # noqa: TID251
     assert isinstance(parts["rng"], random.Random)
     assert parts["rng"].random() != again["rng"].random()
+    assert parts["aside"].args == (reactor, reactor.getThreadPool())  # type: ignore[attr-defined]
 
 
 @pytest.mark.usefixtures("made")
