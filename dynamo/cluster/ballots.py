@@ -33,7 +33,7 @@ class Ballots:
     async def hold(self, base: Layout, value: Layout) -> Layout | None:
         """The layout after `base` as it was decided, by this ballot or before it; None if it was
         not, or not as far as this node can tell."""
-        names, needed = electors(base, value)
+        names, needed = electors(base, value, self._name)
         ballot = next_ballot(self._name, [self._seen])
         proposal = Proposal(base.version + 1, ballot, value, names, needed)
         asked = Round(self, proposal, base)
