@@ -7,7 +7,7 @@ to and any R of the one it reads by, both most of a partition's owners, and look
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import combinations
+from itertools import combinations, pairwise
 from random import Random
 
 import pytest
@@ -225,7 +225,7 @@ def test_neighbours_read_what_each_other_wrote(seed: int) -> None:
     """Either way round, in every partition, whoever acknowledged and whoever is asked."""
     layouts = history(Random(seed), 7)
     assert [layout.version for layout in layouts] == list(range(1, 8))
-    for one, other in zip(layouts, layouts[1:], strict=False):
+    for one, other in pairwise(layouts):
         assert meet(one, other)
         assert meet(other, one)
 

@@ -67,6 +67,18 @@ def test_a_join_goes_through_all_stages() -> None:
     assert stages == ["steady", "coming", "going", "steady"]
 
 
+def test_whoever_took_part_has_nothing_to_take_back() -> None:
+    """Each holds what it owns by the new ring when reads go over to it."""
+    world = World(1)
+    world.form("n1", "n2", "n3")
+    settle(world)
+    world.start("n4", "n1")
+    for shell in world.up:
+        shell.refills = False
+    settle(world, "n1", "n2", "n3", "n4")
+    assert not any(shell.identity.refilling for shell in world.up)
+
+
 def test_no_step_before_all_use_the_last() -> None:
     """A node under whose hands something from an earlier layout goes on keeps all back."""
     world = World(1)
