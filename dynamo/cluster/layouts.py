@@ -132,8 +132,9 @@ class Layouts:
         }
 
     def _vote(self, version: int, change: Callable[[Promise], Promise | None]) -> Deferred[Reply]:
-        if self._book.identity.refilling:
-            # Whatever was promised before the disk was lost is forgotten.
+        if self._book.identity.refilling or not self._book.identity.actor:
+            # Whatever was promised before the disk was lost is forgotten; without an actor it is
+            # not known yet whether one was.
             return succeed(agreeing.LayoutReply(self.layout, yes=False))
         voted = self._book.vote(version, change)
         return voted.addCallback(lambda said: agreeing.LayoutReply(self.layout, said[0], said[1]))

@@ -318,3 +318,23 @@ def test_a_change_waits_for_a_node_that_is_refilled() -> None:
     assert n1.view.layouts.waits_for() == [f"n3 does not go by layout {version} yet."]
     n3.refills = True
     settle(world, "n1", "n2", "n3", "n4")
+
+
+def test_a_node_without_an_actor_has_no_vote() -> None:
+    """It knows the layout already, and not yet whether it is one that lost its disk."""
+    world = World(12)
+    n1, n2, _ = world.form("n1", "n2", "n3")
+    settle(world)
+    for shell in world.up:
+        bucket(shell)
+    world.run(0.1)
+    n2.mute = True
+    n3 = world.start("n3", "n1", wipe=True)
+    world.until(lambda: n3.view.layout.version > 0, "n3 knows the layout")
+    world.run(5)
+    assert n3.identity.actor == ""
+    said: list[agreeing.LayoutReply] = []
+    version = n1.view.layout.version + 1
+    n3.answer(agreeing.LayoutPrepare(version, (9, "n1"))).addCallback(said.append)
+    world.run(0.1)
+    assert [reply.yes for reply in said] == [False]
