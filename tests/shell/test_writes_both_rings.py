@@ -133,6 +133,18 @@ def test_an_owner_by_one_ring_that_stands_in_by_the_other_takes_it_as_owner() ->
     assert cluster.nodes["n5"].owned(key) == cluster.nodes["n1"].owned(key)
 
 
+def test_a_stand_in_by_the_ring_that_owns_by_the_coming_one_takes_it_as_owner() -> None:
+    """The other way round."""
+    cluster = changing(("n1", "n2", "n3", "n4"), NEW)
+    key = a_key(cluster, lambda old, new: old == {*OLD})
+    cluster.cut("n3")
+    cluster.put("n1", key)
+    cluster.pass_time(1)
+    assert merges(cluster) == {"n2": 1, "n4": 1, "n5": 1, "n6": 1}
+    assert holders(cluster, key) == {"n1", "n2", *NEW}
+    assert cluster.hints() == {"n1": {"n3": 1}}
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_absent_owners_of_either_ring_are_given_hints(known: bool) -> None:
     """Whether that was known before or came out by asking; all have it in the end."""
