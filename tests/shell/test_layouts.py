@@ -45,6 +45,24 @@ def test_founding_at_any_moments(seed: int) -> None:
     assert len(ledger.births()) == 1
 
 
+@pytest.mark.parametrize("alone", ["n1", "n2", "n3"])
+def test_who_is_cut_off_while_others_found_a_cluster_joins_it(alone: str) -> None:
+    """It founds none, for its seeds are silent."""
+    world = World(1)
+    names = ("n1", "n2", "n3")
+    with watched() as ledger:
+        world.apart(alone)
+        for name in names:
+            world.start(name, *(n for n in names if n != name))
+        world.run(30)
+        assert world.nodes[alone].view.layout.version == 0
+        others = [world.nodes[n] for n in names if n != alone]
+        assert all(shell.ring() == {o.name for o in others} for shell in others)
+        world.heal()
+        settle(world, *names)
+    assert len(ledger.births()) == 1
+
+
 # Joining.
 
 

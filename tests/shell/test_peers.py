@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from dynamo.cluster.peers import REASK_S, RETRY_S, Known, Peers
 from dynamo.core.buckets import Bucket, Properties
 from dynamo.core.members import Liveness, Member, Role
+from dynamo.core.ring import Member as Placed
 from dynamo.errors import PeerBroke, PeerUnreachable
 from dynamo.storage.committer import Committer
 from dynamo.storage.facts import BucketTable
@@ -103,6 +104,7 @@ class Bench:
         self.remotes: dict[str, Scripted] = {}
         self.changes = 0
         self.settled: list[str] = []
+        self.learnt: list[tuple[str, int]] = []
         self.peers = Peers(
             about_me=lambda: hello("me", self.table.digest()),
             clock=self.clock,
@@ -111,6 +113,7 @@ class Bench:
             timeout=1.0,
             changed=self._changed,
             settled=self.settled.append,
+            learn=self._learn,
         )
 
     def _remote(self, name: str, address: str) -> Any:
@@ -119,12 +122,16 @@ class Bench:
     def _changed(self) -> None:
         self.changes += 1
 
+    async def _learn(self, replica: Any, said: Hello) -> None:
+        self.learnt.append((replica.name, said.layout))
+
     def take(self, member: Member, appeared: bool = True) -> tuple[Known, Scripted]:
         known = self.peers.take(member, appeared=appeared)
         return known, self.remotes[member.address]
 
 
 B = record("b", role=Role.ACTIVE)
+ME = Placed("me", "z1", 2.0)
 ONE, TWO, THREE = (
     Bucket(n).create(1, i, Properties()) for i, n in enumerate(("one", "two", "three"))
 )
@@ -312,3 +319,40 @@ def test_after_a_stop_nobody_is_asked() -> None:
     assert bench.peers.converse(known).called
     assert len(b.asked) == 1
     assert bench.clock.getDelayedCalls() == []
+
+
+def test_a_members_layout_is_learnt_before_it_is_relied_on() -> None:
+    bench = Bench()
+    known, b = bench.take(B)
+    b.says(layout=7)
+    assert (bench.learnt, known.settled) == ([("b", 7)], True)
+
+
+def test_who_founds_a_cluster() -> None:
+    """The first by name of those that are there, with all of them, as they describe themselves."""
+    bench = Bench()
+    assert bench.peers.founders(ME) == [ME]
+    _, z = bench.take(record("z", zone="z9", weight=0.5))
+    assert bench.peers.founders(ME) == [], "z may go by a layout"
+    z.says()
+    assert bench.peers.founders(ME) == [ME, Placed("z", "z9", 0.5)]
+    _, dead = bench.take(record("a", liveness=Liveness.DEAD))
+    assert not dead.asked
+    assert len(bench.peers.founders(ME)) == 2, "one that is not there founds nothing"
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("b", {}),
+        ("z", {"layout": 1}),
+        ("z", {"actor": ""}),
+        ("z", {"cluster_name": "other"}),
+    ],
+)
+def test_who_does_not_found_one(name: str, more: dict[str, Any]) -> None:
+    """If another comes first by name, has a layout, has no actor yet, or does not belong."""
+    bench = Bench()
+    _, other = bench.take(record(name))
+    other.says(**more)
+    assert bench.peers.founders(ME) == []
