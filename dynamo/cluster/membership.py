@@ -313,7 +313,7 @@ class Membership:
             return self._remote(name, NOWHERE)
 
     def _changed_health(self) -> None:
-        self._awaiting = self.peers.awaiting()
+        self._awaiting = self.peers.awaiting(self.layout)
         health = {n: (self.is_healthy(n), self.is_doubtful(n)) for n in self.peers.by_name}
         if health != self._health:
             self._health = health
@@ -382,6 +382,7 @@ class Membership:
 
     def layout_changed(self, out: bool) -> None:
         self.ring, self.beside = self.layouts.ring, self.layouts.beside
+        self._changed_health()
         self.epoch += 1
         self.on_change()
         if out:

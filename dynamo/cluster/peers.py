@@ -172,14 +172,15 @@ class Peers:
         """What the others last said of themselves."""
         return [known.hello for known in self.by_name.values() if known.hello is not None]
 
-    def awaiting(self) -> tuple[str, ...]:
+    def awaiting(self, layout: Layout) -> tuple[str, ...]:
         """Members that keep hints for this node, or may: not asked since they appeared. One that
-        is gone cannot be waited for, and one that never served keeps none."""
+        is gone cannot be waited for, and one that has no part in the ring keeps none."""
         return tuple(
             sorted(
                 name
                 for name, known in self.by_name.items()
                 if known.running
+                and layout.knows(name)
                 and (
                     (not known.settled and known.member.role is not Role.JOINING)
                     or not known.asked

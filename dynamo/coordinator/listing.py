@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
 from dynamo.coordinator.requests import Listed, Page
 from dynamo.coordinator.terms import Terms
@@ -27,6 +28,10 @@ FETCH = 1000
 FETCH_GROUPED = 100
 PATIENCE_S = 2.0
 """How long one node may take over one fetch before the others have to do without it."""
+
+RETRY_S = 0.1
+RETRY_FOR_S = 1.0
+"""How long it is tried again where too few nodes are of use."""
 
 AFTER_ALL = b"\xff"
 """UTF-8 has no such byte: appended to a prefix it sorts behind every key with that prefix."""
@@ -52,10 +57,17 @@ class Lister:
     ) -> Page:
         """At most `limit` entries after `start_after`; raises `QuorumNotMet`."""
         avoided: set[str] = set()
+        until = self.clock.seconds() + min(terms.timeout, RETRY_FOR_S)
         while True:
             nodes = self._cover(terms, frozenset(avoided))
             if nodes is None:
-                raise QuorumNotMet("listing", 0, terms.r, f"no use: {', '.join(sorted(avoided))}")
+                if not avoided or self.clock.seconds() >= until:
+                    why = f"no use: {', '.join(sorted(avoided))}"
+                    raise QuorumNotMet("listing", 0, terms.r, why)
+                # A member that has just come makes others wait for what it keeps, or know of.
+                await deferLater(self.clock, RETRY_S)  # type: ignore[arg-type]
+                avoided.clear()
+                continue
             scans = self._scans(incarnation, terms, nodes, prefix, start_after, delimiter)
             merge = Merge(scans, terms.latest)
             try:
