@@ -10,8 +10,11 @@ from dynamo.background import clearing as clearing_module
 from dynamo.background.clearing import RETRY_S
 from dynamo.coordinator.bodies import CHUNK_BYTES
 from dynamo.core.buckets import Properties
+from dynamo.core.merkle import fingerprint
 from dynamo.errors import NotReady
-from dynamo.storage import ledger
+from dynamo.replica import trees
+from dynamo.storage import ledger, surplus
+from dynamo.storage.places import place
 from dynamo.wire import messages
 from tests.shell.test_antientropy import write
 from tests.shell.test_bodies import body_of
@@ -208,9 +211,10 @@ def test_a_record_that_changed_since_it_was_compared_stays() -> None:
     for name in owners(cluster, key):
         cluster.link(node.name, name).delay = 0.1
     stepping = cluster.start(node.clearing.step())
-    while not stepping.called:
-        cluster.pass_time(0.05)
-        write(cluster, node.name, key, b"late")
+    cluster.pass_time(0.05)
+    write(cluster, node.name, key, b"late")
+    cluster.wait(stepping)
+    assert node.clearing.dropped or not node.owned(key).known()
     assert b"late" in [v.body for v in node.owned(key).live()]
     for name in owners(cluster, key):
         cluster.link(node.name, name).delay = 0.001
@@ -239,6 +243,59 @@ def test_a_change_of_the_ring_stops_it() -> None:
         assert cluster.wait(step) is False
     assert {n.name: n.engine.number() for n in nodes} == before, "nothing was dropped"
     assert clear(cluster) == 0
+
+
+def test_nothing_is_sent_once_the_ring_is_another() -> None:
+    cluster = TestCluster(4)
+    cluster.found(*cluster.names)
+    d = cluster.ranking("k")[3]
+    write(cluster, d, "k")
+    count(cluster)
+    for name in cluster.names:
+        cluster.link(d, name).delay = 0.1
+    stepping = cluster.start(cluster.nodes[d].clearing.step())
+    cluster.pass_time(0.25)
+    assert any(isinstance(op, messages.Inspect) for _, _, op in cluster.network.sent)
+    cluster.change("n1", "n2", "n3")
+    cluster.wait(stepping)
+    assert not any(isinstance(op, messages.Merge) for _, _, op in cluster.network.sent)
+    assert cluster.nodes[d].owned("k").live()
+
+
+def test_owners_with_many_keys_answer_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies behind the part they told is not taken to be lacking."""
+    monkeypatch.setattr(trees, "KEYS_MAX", 5)
+    cluster = TestCluster(4, partitions=2)
+    cluster.found(*cluster.names)
+    incarnation = cluster.nodes["n1"].table.get("b").incarnation
+    d = cluster.ranking("k")[3]
+    for i in range(100):
+        if cluster.ranking(f"k{i}")[3] == d:
+            made = write(cluster, cluster.ranking("k")[0], f"k{i}")
+            for name in cluster.names if i % 9 == 0 else cluster.ranking(f"k{i}")[:3]:
+                node = cluster.nodes[name]
+                cluster.wait(node.copies.merge(incarnation, b"k%d" % i, made))
+    cluster.network.sent.clear()
+    assert clear(cluster, d) > 2
+    assert {type(op) for _, _, op in cluster.network.sent} == {messages.TreeKeys}
+
+
+def test_a_damaged_row_is_not_dropped() -> None:
+    """What has come since may be what was shown to be elsewhere; what it was, nobody knows."""
+    cluster = TestCluster(4)
+    node = cluster.nodes["n1"]
+    made = write(cluster, "n2", "k")
+    incarnation = node.table.get("b").incarnation
+    mark = fingerprint(place(incarnation, b"k"), made)
+    for damaged in (True, False):
+        cluster.wait(node.copies.merge(incarnation, b"k", made))
+        if damaged:
+            node.damage("k")
+            cluster.wait(node.copies.merge(incarnation, b"k", made))
+        dropped = surplus.drop(node.copies, "n1", [(incarnation, b"k", mark)])
+        assert cluster.wait(dropped) == (0 if damaged else 1)
+        if damaged:
+            cluster.mend("n1")
 
 
 def test_the_next_dot_is_another_hands() -> None:

@@ -8,6 +8,8 @@ from dynamo.background import pulling
 from dynamo.background.pulling import RETRY_S
 from dynamo.coordinator.bodies import CHUNK_BYTES
 from dynamo.core.ring import Member, Ring
+from dynamo.errors import NotReady
+from dynamo.replica.transfer import others
 from dynamo.wire import messages
 from tests.shell.test_antientropy import write
 from tests.shell.test_bodies import body_of
@@ -113,6 +115,7 @@ def test_nothing_is_pulled_before_all_that_are_there_go_by_the_layout() -> None:
     assert why == "Waiting until n2 can go by version 2 of the layout."
     cluster.told("n4", "n2", "suspect")
     assert transfer(cluster, "n4") == [], "it may be there"
+    assert cluster.network.sent == []
     cluster.told("n4", "n2", "alive")
     cluster.nodes["n2"].changing.used = None
     assert transfer(cluster) == cluster.names
@@ -131,7 +134,7 @@ def test_what_was_pulled_before_one_turned_up_that_is_behind_is_pulled_again(
     node = cluster.nodes["n5"]
     assert "n5" in transfer(cluster)
     key = next(f"k{i}" for i in range(100) if "n5" in owners_to_be(cluster, f"k{i}"))
-    write(cluster, cluster.ranking(key)[0], key)
+    write(cluster, next(o for o in cluster.ranking(key)[:3] if o != "n3"), key)
     transfer(cluster)
     assert not node.owned(key).known(), "what is written is not looked for all the time"
     cluster.nodes["n3"].changing.used = 1
@@ -220,6 +223,30 @@ def test_a_failed_peer_is_held_back_and_asked_again() -> None:
     check(cluster)
 
 
+def test_one_that_fails_amid_a_pull_is_held_back_as_well() -> None:
+    cluster = cluster_of(3, 4)
+    fill(cluster)
+    link = cluster.link("n4", "n2")
+    link.refuse = lambda op: NotReady("no") if isinstance(op, messages.Pull) else None
+    cluster.change("n1", "n2", "n3", "n4")
+    assert transfer(cluster) == ["n1", "n2", "n3"]
+    pulls = [op for _, to, op in cluster.network.sent if isinstance(op, messages.Pull)]
+    link.refuse = lambda op: None
+    assert transfer(cluster) == ["n1", "n2", "n3"]
+    now = [op for _, to, op in cluster.network.sent if isinstance(op, messages.Pull)]
+    assert len(now) == len(pulls), "not at once"
+    cluster.pass_time(RETRY_S)
+    assert transfer(cluster) == cluster.names
+    check(cluster)
+
+
+def test_chunks_are_looked_for_with_the_members_of_both_rings() -> None:
+    cluster = cluster_of(3, 4)
+    cluster.change("n2", "n3", "n4")
+    names = [replica.name for replica in others(cluster.nodes["n1"].view, "n2")]
+    assert names == ["n3", "n4"]
+
+
 def test_another_layout_begins_anew() -> None:
     cluster = cluster_of(3, 5)
     fill(cluster)
@@ -273,6 +300,26 @@ def test_what_hints_are_held_for_goes_to_the_coming_owners() -> None:
         assert cluster.nodes[name].owned(key).live(), name
     assert cluster.nodes[d].transfer.passing.passed >= 1
     assert cluster.hints()[d][a] == 1, "the hints stay"
+
+
+def test_all_hints_are_passed_on_whoever_they_are_for() -> None:
+    cluster = cluster_of(4, 5)
+    for name in ("n3", "n4"):
+        cluster.cut(name)
+    for i in range(100):
+        cluster.put("n1", f"k{i}", options={"w": 1})
+    cluster.pass_time(1)
+    held = cluster.hints()
+    assert {target for kept in held.values() for target in kept} == {"n3", "n4"}
+    cluster.change(*cluster.names)
+    view = cluster.nodes["n1"].view
+    transfer(cluster, "n1", "n2")
+    passed = sum(cluster.nodes[name].transfer.passing.passed for name in ("n1", "n2"))
+    assert passed == sum(count for kept in held.values() for count in kept.values())
+    assert view.beside is not None
+    for i in range(100):
+        if "n5" in owners_to_be(cluster, f"k{i}"):
+            assert cluster.nodes["n5"].owned(f"k{i}").live(), i
 
 
 def moves(cluster: TestCluster, key: str) -> bool:
