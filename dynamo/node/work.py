@@ -145,5 +145,5 @@ class Work:
 def _transfer(around: Surroundings, view: Membership, reactor: Any) -> Transfer:
     """The member knows of itself how far the others are with a change of the ring."""
     changing: Changing = view  # type: ignore[assignment]
-    pulling = Pulling(around, Refilling(view.name), reactor)
+    pulling = Pulling(around, Refilling(view.name), reactor, gives_up=True)
     return Transfer(pulling, Passing(around, reactor), changing)

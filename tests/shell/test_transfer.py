@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dynamo.background import pulling
-from dynamo.background.pulling import RETRY_S
+from dynamo.background.pulling import LOST_RETRY_S, RETRY_S
 from dynamo.coordinator.bodies import CHUNK_BYTES
 from dynamo.core.ring import Member, Ring
 from dynamo.errors import NotReady
@@ -245,6 +245,33 @@ def test_chunks_are_looked_for_with_the_members_of_both_rings() -> None:
     cluster.change("n2", "n3", "n4")
     names = [replica.name for replica in others(cluster.nodes["n1"].view, "n2")]
     assert names == ["n3", "n4"]
+
+
+def test_what_nobody_has_whole_does_not_hold_up_the_ring_for_ever() -> None:
+    """It is tried twice; what is merely damaged awaits its repair."""
+    cluster = cluster_of(3, 4)
+    cluster.change("n1", "n2", "n3", "n4")
+    keys = [f"k{i}" for i in range(100) if "n4" in owners_to_be(cluster, f"k{i}")]
+    cluster.change("n1", "n2", "n3")
+    lost, rotten = keys[:2]
+    cluster.put("n1", lost, body_of(CHUNK_BYTES))
+    write(cluster, "n2", rotten)
+    cluster.pass_time(1)
+    for name in ("n1", "n2", "n3"):
+        cluster.nodes[name].chunks.stored.clear()
+    cluster.nodes["n2"].damage(rotten)
+    cluster.change("n1", "n2", "n3", "n4")
+    for _ in range(4):
+        assert transfer(cluster) == ["n1", "n2", "n3"]
+        cluster.pass_time(LOST_RETRY_S)
+    node = cluster.nodes["n4"]
+    assert {pair[1] for pairs in node.transfer.pulling.state.lacking() for pair in pairs} == {"n2"}
+    cluster.scrub("n2")
+    cluster.put("n1", rotten, b"again")
+    cluster.pass_time(LOST_RETRY_S)
+    assert transfer(cluster) == cluster.names
+    assert node.owned(rotten).live()
+    assert not node.owned(lost).known()
 
 
 def test_another_layout_begins_anew() -> None:
