@@ -125,7 +125,7 @@ class Clearing:
             self._layout, self._commits, self._not_before = layout, -1, 0.0
             self._work.clear()
             self._note("")
-        steady = layout.version > 0 and layout.stage == "steady" and layout.in_ring(view.name)
+        steady = layout.stage == "steady" and layout.in_ring(view.name)
         return steady and self.around.keeper.trees.complete
 
     def _find(self) -> bool:

@@ -84,25 +84,23 @@ class Work:
             verified=metrics.verified,
         )
         grace = self.upkeep.mender.grace = graves.grace
-        keeper = TreeKeeper(copies, trees, table, wall_clock)
+        keeper = TreeKeeper(copies, trees, table, wall_clock, lacking=whole.pair_lacks)
         local.handlers.update(keeper.handlers())
         local.exchanged = keeper.exchanged
-        keeper.lacking = whole.pair_lacks
         around = Surroundings(view, keeper, grace)
         self.refill = Refill(Pulling(around, refilling, reactor), identity)
-        pulling = Pulling(around, Refilling(view.name), reactor)
+        pulling = Pulling(around, Refilling(view.name), reactor, gives_up=True)
         self.transfer = Transfer(pulling, Passing(around, reactor), changing)
         self.clearing = Clearing(around, actor, reactor)
         self.antientropy = AntiEntropy(around, config.repair.interval, reactor.seconds, rng)
         self._look_s = min(LOOK_S, config.repair.interval / 4)
-        self._view = view
+        self._view, self._reaper = view, Reaper(copies=copies, buckets=table)
         self._seconds: Callable[[], float] = reactor.seconds
         self._census = Census(trees=trees, copies=copies, buckets=table)
         self._handoff = Handoff(view=view, copies=copies, buckets=table, actor=actor, grace=grace)
         self.tombstones = TombstoneReaper(
             view, copies, table, trees.copies_of, reactor, random.Random(rng.randbytes(16))
         )
-        self._reaper = Reaper(copies=copies, buckets=table)
 
     def start(self) -> None:
         """Begins to step all of it."""
