@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from dynamo.core.sightings import Origin
 from dynamo.errors import MissingChunks, PeerBroke, PeerUnreachable, StorageFull
 from dynamo.replica.lane import Lane
-from dynamo.replica.pool import peer_url
+from dynamo.replica.pool import NO_COOKIES, peer_url
 from dynamo.wire import hello, messages, reaping
 from dynamo.wire.hello import Hello
 from dynamo.wire.messages import Op, Reply
@@ -216,6 +216,7 @@ class RemoteReplica:
             self._ops if path == OPS else peer_url(self.address, path.decode()),
             headers=headers,
             data=body or None,
+            cookies=NO_COOKIES,
             allow_redirects=False,
             unbuffered=True,
             reactor=self._clock,
