@@ -101,7 +101,10 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
     def is_tombstone(self) -> bool:
         """Whether this says of a key only that it was written and is no more."""
-        return bool(self.context) and all(version.deleted for version in self.versions)
+        for version in self.versions:
+            if not version.deleted:
+                return False
+        return bool(self.context)
 
     def known(self) -> bool:
         """Whether anything was ever written here (a tombstone is known and has no live version)."""
