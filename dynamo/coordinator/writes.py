@@ -10,7 +10,7 @@ as before it: every target ends up with the record or with a hint in somebody's 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -19,6 +19,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from dynamo.coordinator.lateness import Lateness, Watch
 from dynamo.coordinator.preferences import Preferences
 from dynamo.core.clock import HybridClock
 from dynamo.core.grace import Grace
@@ -64,6 +65,10 @@ class Writer:
     counted: Callable[[str, str], None]
     lacks: Callable[[bytes, bytes], tuple[str, ...]]
     grace: Grace = attrs.field(factory=Grace)
+    lateness: Lateness = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.lateness = Lateness(self.clock, LATE_S)
 
     async def write(self, op: Coordinate) -> CoordinateReply:
         """Gets a write done, here or through one of its targets.
@@ -110,8 +115,14 @@ class Writer:
         """
         me = self.view.name
         names = [target.name for target in preference.targets]
-        blind = [t.name for t in preference.targets if t.stand_in_for] if op.context is None else []
-        names.sort(key=lambda name: (name in blind, name != me))
+        if op.context is None:
+            blind = [target.name for target in preference.targets if target.stand_in_for]
+            if blind:
+                names.sort(key=lambda name: (name in blind, name != me))
+                return names
+        if me in names:
+            names.remove(me)
+            names.insert(0, me)
         return names
 
     async def coordinate(self, op: Coordinate) -> CoordinateReply:
@@ -133,7 +144,11 @@ class Writer:
             missed.append(preference.owners[0])
         since = self.grace.enter()
         try:
-            context, stamp = await self._base(op)
+            context: Context | None = op.context
+            stamp = op.stamp or self.hybrid.tick(self.wall_ms())
+            lacked = self.lacks(op.incarnation, op.key)
+            if lacked and (context is None or op.latest):
+                context, stamp = await self._base(op, lacked, stamp)
             record = await self.copies.coordinate(
                 op.incarnation,
                 op.key,
@@ -159,14 +174,12 @@ class Writer:
             made,
         )
 
-    async def _base(self, op: Coordinate) -> tuple[Context | None, int]:
+    async def _base(
+        self, op: Coordinate, lacked: Sequence[str], stamp: int
+    ) -> tuple[Context | None, int]:
         """The context and the least stamp of a write. What this node lost, the others are asked
         for: a write without a context replaces what is held, and has to know it; a later stamp
         than that of what it replaces it needs in any case."""
-        stamp = op.stamp or self.hybrid.tick(self.wall_ms())
-        lacked = self.lacks(op.incarnation, op.key)
-        if not lacked or not (op.context is None or op.latest):
-            return op.context, stamp
         known = self.copies.read(op.incarnation, op.key)
         calls = []
         for name in lacked:
@@ -194,7 +207,7 @@ class Spread:
         self._preference = preference
         self._spares = list(preference.spares)
         self._kept: set[str] = set()
-        self._timer: IDelayedCall | None = None
+        self._timer: IDelayedCall | Watch | None = None
         self._full = False
         self.tally = WriteTally(op.w)
         self.answered: Deferred[None] = Deferred()
@@ -210,16 +223,23 @@ class Spread:
             self._send(target)
         self._judge()
         if self.tally.open:
-            self._timer = self._writer.clock.callLater(LATE_S, self._late)
+            self._timer = self._writer.lateness.watch(self._late)
 
     def _send(self, target: Target) -> None:
         op, writer = self._op, self._writer
         merge = messages.Merge(op.incarnation, op.key, self._record, op.latest, target.stand_in_for)
         writer.grace.enter(self._since)
         sent = writer.view.replica(target.name).call(merge)
-        sent.addCallbacks(self._acked, self._failed, callbackArgs=(target,), errbackArgs=(target,))
-        sent.addErrback(lambda f: log.failure("Spreading a write failed", failure=f))
-        sent.addBoth(lambda _: writer.grace.leave(self._since))
+        sent.addBoth(self._ended, target).addErrback(_unexpected)
+
+    def _ended(self, result: Reply | Failure, target: Target) -> None:
+        try:
+            if isinstance(result, Failure):
+                self._failed(result, target)
+            else:
+                self._acked(result, target)
+        finally:
+            self._writer.grace.leave(self._since)
 
     def _acked(self, reply: Reply, target: Target) -> None:
         assert isinstance(reply, messages.MergeReply)
@@ -280,6 +300,10 @@ class Spread:
         if self._full:
             return StorageFull(f"Too few nodes have room for this ({self.tally.why()}).")
         return QuorumNotMet("write", len(self.tally.acks), self.tally.needed, self.tally.why())
+
+
+def _unexpected(failure: Failure) -> None:
+    log.failure("Spreading a write failed", failure=failure)
 
 
 def _made(op: Coordinate, record: Record) -> Version | None:

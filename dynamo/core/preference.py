@@ -25,13 +25,15 @@ class Preference:
     """The preference list for one operation.
 
     `targets`: the first N healthy. `missed`: absent owners without a stand-in. `spares`: healthy
-    nodes further down, for whoever turns out late. `owners`: the first N of the ring.
+    nodes further down, for whoever turns out late. `owners`: the first N of the ring. `whole`: all
+    owners are well, so that they are the targets.
     """
 
     owners: tuple[str, ...]
     targets: tuple[Target, ...]
     missed: tuple[str, ...]
     spares: tuple[str, ...]
+    whole: bool = False
 
     def target(self, name: str) -> Target | None:
         """How `name` is to be asked, None if it is not."""
@@ -56,7 +58,7 @@ def prefer(
     owners = tuple(ranking[:n])
     if all(healthy(name) for name in owners):
         spares = () if strict else tuple(x for x in ranking[n : n + n] if healthy(x))
-        return Preference(owners, tuple(Target(name) for name in owners), (), spares)
+        return Preference(owners, tuple(Target(name) for name in owners), (), spares, whole=True)
     stand_ins = iter(()) if strict else (x for x in ranking[n:] if healthy(x))
     targets, beside, doubted, missed = [], [], [], []
     for owner in owners:
