@@ -85,9 +85,9 @@ class PeerFace:
         request.foreground = FOREGROUND.issuperset(map(type, ops))
         if any(isinstance(op, CARRIERS) for op in ops) and not self._fences.passes(origin):
             late = fault(NotReady("This was given up by its sender long ago."))
-            return Answer(200, BYTES, messages.encode([late] * len(ops), self._origin()))
+            return Answer(200, [], messages.encode([late] * len(ops), self._origin()))
         replies = await self._local.answer(ops)
-        return Answer(200, BYTES, messages.encode(replies, self._origin()))
+        return Answer(200, [], messages.encode(replies, self._origin()))
 
     @app.route("/peer/chunks/<name>", methods=["GET"])
     async def read_chunk(self, request: Request, name: str) -> Answer:
