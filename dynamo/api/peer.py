@@ -82,8 +82,9 @@ class PeerFace:
             return json_answer({"error": error.code, "detail": error.detail}, 400)
         if origin is not None:
             self._heard(origin)
-        request.foreground = FOREGROUND.issuperset(map(type, ops))
-        if any(isinstance(op, CARRIERS) for op in ops) and not self._fences.passes(origin):
+        kinds = {type(op) for op in ops}
+        request.foreground = kinds <= FOREGROUND
+        if not kinds.isdisjoint(CARRIERS) and not self._fences.passes(origin):
             late = fault(NotReady("This was given up by its sender long ago."))
             return Answer(200, [], messages.encode([late] * len(ops), self._origin()))
         replies = await self._local.answer(ops)

@@ -15,7 +15,6 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from dynamo.coordinator.lateness import Lateness, Watch
 from dynamo.coordinator.preferences import Preferences
 from dynamo.coordinator.terms import Terms
 from dynamo.core.quorum import NOBODY, ReadTally
@@ -23,6 +22,7 @@ from dynamo.core.record import Record, Version
 from dynamo.errors import Corrupt, DynamoError, QuorumNotMet
 from dynamo.log import make_logger
 from dynamo.ports import ClusterView
+from dynamo.replica.lateness import Lateness, Watch
 from dynamo.wire import messages
 from dynamo.wire.messages import Reply
 

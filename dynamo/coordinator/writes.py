@@ -19,7 +19,6 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from dynamo.coordinator.lateness import Lateness, Watch
 from dynamo.coordinator.preferences import Preferences
 from dynamo.core.clock import HybridClock
 from dynamo.core.grace import Grace
@@ -37,6 +36,7 @@ from dynamo.errors import (
 )
 from dynamo.log import make_logger
 from dynamo.ports import ClusterView
+from dynamo.replica.lateness import Lateness, Watch
 from dynamo.storage.copies import Copies
 from dynamo.wire import messages
 from dynamo.wire.messages import Coordinate, CoordinateReply, Reply
@@ -132,7 +132,7 @@ class Writer:
         """
         if not self.view.joined:
             raise NotReady(self.view.why_not_joined())
-        if op.stamp:
+        if op.stamp > self.hybrid.last:
             self.hybrid.observe(self.wall_ms(), op.stamp)
         preference = self.preferences.of(op.incarnation, op.key, op.n, op.strict)
         me = preference.target(self.view.name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import treq
 from treq.client import HTTPClient
@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from dynamo.core.sightings import Origin
 from dynamo.errors import MissingChunks, PeerBroke, PeerUnreachable, StorageFull
 from dynamo.replica.lane import Lane
+from dynamo.replica.lateness import Lateness
 from dynamo.replica.pool import NO_COOKIES, peer_url
 from dynamo.wire import hello, messages, reaping
 from dynamo.wire.hello import Hello
@@ -50,6 +51,7 @@ LANES: dict[type[Op], str] = {
 IN_FLIGHT = {"read": 1, "scan": 2, "tree": 1, "pull": 2, "reap": 1, "write": 1, "forward": 8}
 OPS = b"/peer/ops"
 SILENT_S = 1.0
+T = TypeVar("T")
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 
 
@@ -83,6 +85,7 @@ class RemoteReplica:
         self._wall_clock = wall_clock
         self._signer = signer
         self._timeout = timeout
+        self._patience = Lateness(clock, timeout)
         self._evidence = evidence
         self._origin = origin
         self._heard = heard
@@ -197,6 +200,11 @@ class RemoteReplica:
             why = Failure(error).getErrorMessage()
             raise PeerUnreachable(self.name, f"broke off ({why})") from error
 
+    def _within(self, timeout: float, asked: Deferred[T]) -> Deferred[T]:
+        if timeout == self._timeout:
+            return self._patience.limit(asked, _too_late)
+        return asked.addTimeout(timeout, self._clock, _too_late)
+
     def _given_up(self, began: float) -> None:
         """Nobody waited any longer: that says something of the peer if it was silent for long."""
         if self._clock.seconds() - began >= SILENT_S:
@@ -221,7 +229,7 @@ class RemoteReplica:
             unbuffered=True,
             reactor=self._clock,
         )
-        response = await asked.addTimeout(timeout, self._clock, _too_late)
+        response = await self._within(timeout, asked)
         pieces: list[bytes] = []
         size = 0
 
@@ -232,7 +240,7 @@ class RemoteReplica:
                 raise PeerBroke(self.name, "answered more than a node may")
             pieces.append(piece)
 
-        await treq.collect(response, collect).addTimeout(timeout, self._clock, _too_late)
+        await self._within(timeout, treq.collect(response, collect))
         self._evidence(self.name, True)
         told = None
         if response.code == 401:
@@ -240,7 +248,7 @@ class RemoteReplica:
         return response.code, told, b"".join(pieces)
 
 
-def _too_late(result: Any, seconds: float) -> Any:
+def _too_late(result: Any = None, seconds: float = 0.0) -> Any:
     """In a timeout's place the HTTP client reports a request that was broken off."""
     raise TimeoutError(seconds, "peer")
 

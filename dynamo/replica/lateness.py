@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+
+T = TypeVar("T")
 
 
 class Watch:
@@ -47,12 +51,31 @@ class Lateness:
 
     def watch(self, late: Callable[[], None]) -> Watch:
         """Calls `late` when the time has passed; what is returned can cancel that."""
+        watched = self._watched
+        while watched and not watched[0].active():
+            watched.popleft()  # mostly they end in the order in which they began
         watch = Watch(self._clock.seconds() + self._seconds, late)
-        self._watched.append(watch)
+        watched.append(watch)
         if not self._ticking:
             self._ticking = True
             self._clock.callLater(self._seconds, self._tick)
         return watch
+
+    def limit(self, asked: Deferred[T], too_late: Callable[[], T]) -> Deferred[T]:
+        """As `Deferred.addTimeout`: cancels what takes longer, and has it come to `too_late()`."""
+        late = False
+
+        def give_up() -> None:
+            nonlocal late
+            late = True
+            asked.cancel()
+
+        def ended(result: T) -> T:
+            watch.cancel()
+            return too_late() if late else result
+
+        watch = self.watch(give_up)
+        return asked.addBoth(ended)
 
     def _tick(self) -> None:
         watched, now = self._watched, self._clock.seconds()
