@@ -10,7 +10,7 @@ With `cluster.secret` set, every request must be signed (`dynamo.wire.signing`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from dynamo.api.body import read_all
 from dynamo.api.errors import Answer, json_answer
@@ -88,13 +88,14 @@ class PeerFace:
             return json_answer({"error": error.code, "detail": error.detail}, 400)
         if origin is not None:
             self._heard(origin)
-        request.foreground = FOREGROUND.issuperset(map(type, ops))
-        why = self._why_not(origin, ops)
+        kinds: set[type[messages.Op]] = {type(op) for op in ops}
+        request.foreground = kinds <= FOREGROUND
+        why = self._why_not(origin, kinds)
         if why:
             refused = fault(NotReady(why))
-            return Answer(200, BYTES, messages.encode([refused] * len(ops), self._origin()))
+            return Answer(200, [], messages.encode([refused] * len(ops), self._origin()))
         replies = await self._local.answer(ops)
-        return Answer(200, BYTES, messages.encode(replies, self._origin()))
+        return Answer(200, [], messages.encode(replies, self._origin()))
 
     @app.route("/peer/chunks/<name>", methods=["GET"])
     async def read_chunk(self, request: Request, name: str) -> Answer:
@@ -136,12 +137,12 @@ class PeerFace:
             200, [(b"Content-Type", b"application/json")], hello.encode_hello(self._hello())
         )
 
-    def _why_not(self, origin: Origin | None, ops: Sequence[messages.Op]) -> str:
+    def _why_not(self, origin: Origin | None, kinds: set[type[messages.Op]]) -> str:
         """Why a batch is refused as a whole, "" if it is not."""
-        if any(isinstance(op, CARRIERS) for op in ops) and not self._fences.passes(origin):
+        if not kinds.isdisjoint(CARRIERS) and not self._fences.passes(origin):
             return "This was given up by its sender long ago."
         mine, theirs = self._layout(), origin.layout if origin is not None else 0
-        if not compatible(mine, theirs) and any(isinstance(op, BY_RING) for op in ops):
+        if not compatible(mine, theirs) and not kinds.isdisjoint(BY_RING):
             return f"This node goes by layout {mine} of the ring, and the sender by {theirs}."
         return ""
 

@@ -74,7 +74,7 @@ def _() -> bool:
 
 @probe("merge-forgets-context")
 def _() -> bool:
-    return EMPTY.merge(Record({"a": 3})).context == {"a": 3}
+    return Record({"b": 1}).merge(Record({"a": 3})).context == {"a": 3, "b": 1}
 
 
 @probe("retry-makes-a-sibling")
