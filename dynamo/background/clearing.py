@@ -49,7 +49,7 @@ log = make_logger()
 Key = tuple[bytes, bytes]
 
 
-class Stopped(DynamoError):
+class Stopped(NotReady):
     """The ring has changed: these records may be this node's to keep."""
 
 

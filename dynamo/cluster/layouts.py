@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import deferLater
 
@@ -55,6 +55,9 @@ class Around(Protocol):
 
     def founders(self) -> Sequence[Placed]:
         """Those who found a cluster together if this node begins it; () if it must not."""
+
+    def has_data(self) -> bool:
+        """Whether there may be anything to take back."""
 
     def describe(self, **changes: Any) -> None:
         """Tells by gossip."""
@@ -132,9 +135,6 @@ class Layouts:
         }
 
     def _vote(self, version: int, change: Callable[[Promise], Promise | None]) -> Deferred[Reply]:
-        if self._book.identity.refilling:
-            # Whatever was promised before the disk was lost is forgotten.
-            return succeed(agreeing.LayoutReply(self.layout, yes=False))
         voted = self._book.vote(version, change)
         return voted.addCallback(lambda said: agreeing.LayoutReply(self.layout, said[0], said[1]))
 
@@ -168,13 +168,15 @@ class Layouts:
         same = old.birth == layout.birth
         gains = (
             bool(old.version)
+            and self._around.has_data()
             and layout.in_ring(me)
             and layout.members != (old.members if same else ())
             and layout.members != self._synced_for
         )
         out = same and old.knows(me) and not layout.knows(me)
         try:
-            news = await self._book.adopt(layout, refill=gains, out=out)
+            forgot = not self._book.identity.actor and layout.knows(me)
+            news = await self._book.adopt(layout, refill=gains, out=out, forgot=forgot)
         except Exception as error:
             raise NotReady(f"{me} cannot store a layout of the ring: {error}") from error
         if news and not self._stopped:

@@ -56,7 +56,6 @@ from dynamo.wire.hello import Hello
 EVENTS_KEPT = 100
 REFRESH_S = 1.0
 APPEARED = frozenset(("joined", "returned", "replaced"))
-
 NOWHERE = "unknown.invalid:1"
 """Stands for an address that cannot be dialled."""
 
@@ -358,7 +357,7 @@ class Membership:
         ):
             # By now bucket states and the layout are known; where there is no bucket there is
             # nothing to take back, and a newcomer takes what it needs before it owns it.
-            lost = self.layout.knows(self.name) and bool(self._buckets.states)
+            lost = self.layout.knows(self.name) and self.has_data()
             self._naming.draw(self.peers.hellos(), refill=lost)
 
     def _named(self) -> None:
@@ -372,6 +371,9 @@ class Membership:
 
     def may_take_part(self) -> bool:
         return self._began and not self._trouble and self._swim.joined
+
+    def has_data(self) -> bool:
+        return bool(self._buckets.states)
 
     def founders(self) -> Sequence[Placed]:
         return self.peers.founders(self.layouts.me)

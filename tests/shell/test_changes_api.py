@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -240,7 +241,7 @@ def test_the_list_is_as_long_as_asked_for() -> None:
 def test_the_time_goes_by_the_rate_of_now_if_there_is_one() -> None:
     """Each receiver's own, on average."""
     desk = Desk()
-    rate = {"partition": 1, "bytes": 5, "seconds_left": 1.0, "giver": "a"}
+    rate = {"partition": 1, "bytes": 5, "seconds_left": 1.0, "source": "a"}
     desk.underway = Underway(
         transfers=(
             Moving(target="b", bytes_per_second=1000.0, **rate),  # type: ignore[arg-type]
@@ -425,7 +426,7 @@ def test_a_change_under_way_is_told() -> None:
         bytes=4096,
         seconds_left=3.5,
     )
-    told = change_told(view, changer, underway)
+    told = msgspec.json.decode(msgspec.json.encode(change_told(view, changer, underway)))
     assert told == {
         "layout": 8,
         "stage": "coming",

@@ -182,10 +182,10 @@ def test_a_newcomer_knows_the_place_of_one_that_is_stopped() -> None:
     assert n4.ring() == n1.ring() == {"n1", "n2", "n3", "n4"}
     assert n4.liveness()["n3"] == "left"
     assert n4.view.awaiting() == ()
+    world.until(lambda: n1.view.layout.stage == "steady", "n4 is in the ring")
     n2.kill()
     world.until(lambda: n4.liveness()["n2"] == "dead", "n2 is dead")
     world.run(2)
-    world.until(lambda: n1.view.layout.stage == "steady", "the change is through")
     asked = take_out(n1, "n2")
     world.run(20)
     failure = asked.result
