@@ -91,6 +91,11 @@ class Cluster:
     def ports(self) -> list[int]:
         return [node.port for node in self.nodes.values()]
 
+    @property
+    def few(self) -> bool:
+        """Whether one less would be too few for all copies: the others hold everything already."""
+        return len(self.members) <= N
+
     def add(self, cluster_port: int | None = None, name: str = "") -> Process:
         """Starts a node with an empty disk; a new one, or under a name that was used."""
         if not name:
@@ -197,8 +202,9 @@ def join(cluster: Cluster, change: Change) -> None:
 def leave(cluster: Cluster, change: Change) -> None:
     """Clients go on asking it until it is out."""
     name = list(cluster.nodes)[1]
-    change.ideal, change.planned = _held(cluster, name), cluster.plan(f"leave={name}")
-    cluster.post(cluster.nodes[name], "/v1/cluster/leave", {})
+    change.ideal = 0.0 if cluster.few else _held(cluster, name)
+    change.planned = cluster.plan(f"leave={name}")
+    cluster.post(cluster.nodes[name], "/v1/cluster/leave", {"force": cluster.few})
     cluster.members.remove(name)
     leaver = cluster.nodes.pop(name)
     try:
@@ -211,11 +217,10 @@ def leave(cluster: Cluster, change: Change) -> None:
 def remove(cluster: Cluster, change: Change) -> None:
     """By another, as soon as it is held dead."""
     name = list(cluster.nodes)[-1]
-    change.ideal = _held(cluster, name)
+    change.ideal = 0.0 if cluster.few else _held(cluster, name)
     cluster.kill(name)
     change.planned = cluster.plan(f"remove={name}")
-    # Three that are left of four are enough; of three, two are not, and that is what is measured.
-    cluster.post(cluster.any, "/v1/cluster/remove", {"name": name, "force": True})
+    cluster.post(cluster.any, "/v1/cluster/remove", {"name": name, "force": cluster.few})
     cluster.members.remove(name)
     cluster.settled()
 

@@ -92,8 +92,8 @@ class ChangesFace:
         made = await self._aside(
             lambda: plan(ring, wanted, alive=alive, held=held, rates=rates, limit=limit)
         )
-        me = change.name if change.kind == "leave" else self.view.name
-        return json_answer(_told(made, why_not(change, layout, words, self.copies, me)))
+        why = why_not(change, layout, words, self.copies, self.view.name)
+        return json_answer(_told(made, why))
 
     @app.route("/v1/cluster/leave", methods=["POST"])
     async def leave(self, request: Request) -> Answer:
@@ -142,8 +142,7 @@ class ChangesFace:
 
     def _planned(self, result: Any, waiting: Deferred[Plan]) -> None:
         self._planning = False
-        if not waiting.called:
-            waiting.callback(result)
+        waiting.callback(result)
 
 
 def change_told(
@@ -222,9 +221,7 @@ def _joiner(name: str, members: Mapping[str, MemberStatus]) -> Member:
 def _held(members: Iterable[MemberStatus]) -> dict[str, Held]:
     """What members hold, by those whose word is recent and who hold what they ought to."""
     return {
-        m.name: Held(m.objects, m.bytes)
-        for m in members
-        if m.liveness in HERE and m.refill is None and m.role != "joining"
+        m.name: Held(m.objects, m.bytes) for m in members if m.liveness in HERE and m.refill is None
     }
 
 

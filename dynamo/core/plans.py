@@ -135,7 +135,7 @@ def plan(
     for partition in range(before.partitions):
         old, new = _owners(before, partition), _owners(after, partition)
         lowest = min(lowest, sum(o in alive for o in old), sum(o in alive for o in new))
-        for giver, taker in _passed_on(partition, old, new, alive):
+        for giver, taker in _passed_on(old, new, alive):
             takes[taker] += 1
             if len(listed) < limit:
                 listed.append(Move(partition, giver, taker, round(bytes_each)))
@@ -277,20 +277,18 @@ def _owners(ring: Ring, partition: int) -> tuple[str, ...]:
 
 
 def _passed_on(
-    partition: int, old: tuple[str, ...], new: tuple[str, ...], alive: AbstractSet[str]
+    old: tuple[str, ...], new: tuple[str, ...], alive: AbstractSet[str]
 ) -> Iterator[tuple[str | None, str]]:
-    """Who can have a copy from whom: from one that gives it up if it is there, else from owners in
-    turn."""
+    """Who can have a copy from whom: from one that gives it up if it is there, else from the first
+    owner that is, which is another from partition to partition."""
     takers = [name for name in new if name not in old]
     if not takers:
         return
-    givers: list[str] = [name for name in old if name not in new and name in alive]
     there = [name for name in old if name in alive]
+    givers = [name for name in there if name not in new]
     for number, taker in enumerate(takers):
-        if number < len(givers):
-            yield givers[number], taker
-        else:
-            yield there[(partition + number) % len(there)] if there else None, taker
+        giver = givers[number] if number < len(givers) else next(iter(there), None)
+        yield giver, taker
 
 
 def _copy_size(ring: Ring, held: Mapping[str, Held]) -> tuple[float, float]:

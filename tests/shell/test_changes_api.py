@@ -36,6 +36,7 @@ class View:
         self.words: dict[str, Liveness] = dict.fromkeys(NAMES, "alive")
         self.joiners: dict[str, Member] = {}
         self.refilled: tuple[str, ...] = ()
+        self.says = dict.fromkeys(NAMES, (OBJECTS, BYTES))
         self.refreshed = 0
 
     async def refresh(self) -> None:
@@ -47,6 +48,7 @@ class View:
 
     def _status(self, member: Member) -> MemberStatus:
         joins = member.name in self.joiners
+        objects, size = self.says.get(member.name, (0, 0))
         progress = Progress(0, 9, 0, 0.0, None) if member.name in self.refilled else None
         return MemberStatus(
             name=member.name,
@@ -57,8 +59,8 @@ class View:
             liveness=self.words.get(member.name, "alive"),
             role="joining" if joins else "active",
             incarnation=1,
-            objects=0 if joins else OBJECTS,
-            bytes=0 if joins else BYTES,
+            objects=objects,
+            bytes=size,
             hints=0,
             refill=progress,
         )
@@ -193,6 +195,7 @@ def test_the_removal_of_a_dead_member() -> None:
     desk = Desk()
     desk.view.words["d"] = "dead"
     desk.view.refilled = ("c",)
+    desk.view.says |= {"c": (3, 3), "d": (0, 0)}
     told = desk.plan("remove=d").json()
     held = {name: HELD[name] for name in "ab"}
     made = expected(desk.view, desk.view.ring.members[:3], "abc", held=held)
@@ -225,6 +228,15 @@ def test_a_plan_goes_on_from_where_the_ring_is_going() -> None:
     assert desk.plan("join=e").json()["code"] == "already_member"
     desk.view.layout = Layout(9, 1, members, (*members, e), False)
     assert "nearly through" in desk.plan("join=f").json()["why_not"]
+
+
+def test_members_that_were_handed_in_can_be_planned_with() -> None:
+    """Where nobody agreed on a layout the ring is all there is."""
+    desk = Desk()
+    desk.view.layout = Layout()
+    told = desk.plan("leave=b").json()
+    wanted = without(desk.view.ring.members, "b")
+    assert told["ring_version"]["then"] == Ring(wanted, PARTITIONS, 3).version
 
 
 def test_the_list_is_as_long_as_asked_for() -> None:
@@ -275,6 +287,7 @@ def test_the_time_goes_by_the_rate_of_now_if_there_is_one() -> None:
         ("remove=x", 404, "no_such_member"),
         ("weight=x:2", 404, "no_such_member"),
         ("zone=x:z2", 404, "no_such_member"),
+        ("weight=x:y:2", 404, "no_such_member"),
         ("join=b", 409, "already_member"),
     ],
 )
