@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from dynamo.api.changes import ChangesFace, change_told
+from dynamo.api.operating import OperatingFace
 from dynamo.api.site import site
 from dynamo.core.layout import Layout, with_member, without
 from dynamo.core.plans import Held, Rates, plan
@@ -418,6 +420,24 @@ def test_no_change_is_null() -> None:
     assert change_told(view, None, Underway()) is None
     view.layout = Layout()
     assert change_told(view, None, Underway()) is None
+
+
+def test_the_members_come_with_the_change() -> None:
+    """By what the layout, the port and the background say together; null while there is none."""
+    view: Any = View()
+    view.gossip = SimpleNamespace(packets={}, bytes={}, dropped={})
+    view.health, view.counts, view.events, view.suspected = 0, {}, (), list
+    nothing: Any = None
+    face = OperatingFace("demo", view, nothing, nothing, lambda: "", nothing, list)
+    client = Client(site(face.app, reactor=Clock(), body_limit=100))
+    assert client.ask("GET", "/v1/cluster").json()["change"] is None
+    face.changing = Changer()
+    face.changing.behind = "b"
+    face.underway = lambda: Underway(partitions_left=3)
+    view.layout = Layout(8, 1, view.ring.members, view.ring.members[1:], True)
+    told = client.ask("GET", "/v1/cluster").json()["change"]
+    assert told == change_told(view, face.changing, Underway(partitions_left=3))
+    assert told["waits_for"] == ["Not yet going by layout 8: b."]
 
 
 def test_a_change_under_way_is_told() -> None:
