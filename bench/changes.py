@@ -69,6 +69,7 @@ class Cluster:
     def __init__(self, folder: Path, load: dict[str, Any], wait: float) -> None:
         self.folder, self.wait = folder, wait
         self.nodes: dict[str, Process] = {}
+        self.started: list[Process] = []
         self.members: set[str] = set()
         self.number = 0
         self.seeds = [free_port() for _ in range(N)]
@@ -77,7 +78,7 @@ class Cluster:
         try:
             self.settled(READY_S)
         except Stuck as stuck:
-            stop_all(list(self.nodes.values()))
+            stop_all(self.started)
             raise SystemExit(f"The cluster did not form: {stuck}") from None
         status, body = self.any.ask("PUT", BUCKET, PROPERTIES)
         assert status == 201, body
@@ -106,6 +107,7 @@ class Cluster:
         where = self.folder / f"{len(list(self.folder.iterdir()))}-{name}"
         where.mkdir()
         self.nodes[name] = launch(where, name, ports, self.seeds, MORE)
+        self.started.append(self.nodes[name])
         self.members.add(name)
         return self.nodes[name]
 
@@ -209,9 +211,11 @@ def leave(cluster: Cluster, change: Change) -> None:
     leaver = cluster.nodes.pop(name)
     try:
         cluster.settled()
-    finally:
-        cluster.load.use(cluster.ports)
-        leaver.stop()
+    except Stuck:
+        cluster.nodes[name] = leaver
+        raise
+    cluster.load.use(cluster.ports)
+    leaver.stop()
 
 
 def remove(cluster: Cluster, change: Change) -> None:
@@ -350,7 +354,7 @@ def run(folder: Path, arguments: argparse.Namespace) -> tuple[str, bool]:
         verified = cluster.load.verify()
         held, uncleared = loads(cluster, arguments.settle)
     finally:
-        stop_all(list(cluster.nodes.values()))
+        stop_all(cluster.started)
     problems = [c.stuck for c in changes if c.stuck] + [uncleared] * bool(uncleared)
     problems += [text for found in (last, verified) for text in found.told]
     bad = filled.bad or last.bad or verified.bad or any(c.bad for c in changes) or bool(problems)
@@ -388,5 +392,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     main()
