@@ -73,13 +73,13 @@ class Cluster:
         self.members: set[str] = set()
         self.number = 0
         self.seeds = [free_port() for _ in range(N)]
-        for seed in self.seeds:
-            self.add(seed)
         try:
+            for seed in self.seeds:
+                self.add(seed)
             self.settled(READY_S)
-        except Stuck as stuck:
+        except BaseException as error:
             stop_all(self.started)
-            raise SystemExit(f"The cluster did not form: {stuck}") from None
+            raise SystemExit(f"The cluster did not form: {error}") from None
         status, body = self.any.ask("PUT", BUCKET, PROPERTIES)
         assert status == 201, body
         self.load = Load(self.ports, **load)

@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 
 from dynamo.api.body import read_all
 from dynamo.api.errors import Answer, json_answer
-from dynamo.api.parameters import DECIMAL, read_count, read_query
+from dynamo.api.parameters import DECIMAL, NO_PARAMETERS, read_count, read_query
 from dynamo.api.request import Request
 from dynamo.api.site import Face
 from dynamo.background.refill import BYTES_PER_S, KEYS_PER_S
@@ -254,7 +254,9 @@ def _told(made: Plan, why: str | None) -> dict[str, Any]:
 
 
 async def _read(request: Request, kind: type[Any]) -> Any:
-    """The body as one of the requests; an empty one asks for nothing in particular."""
+    """The body as one of the requests; an empty one asks for nothing in particular. There are no
+    parameters, so that `?cancel=true` never passes for a leave."""
+    read_query(request, NO_PARAMETERS)
     data = await read_all(request.body, BODY_BYTES_MAX)
     try:
         return msgspec.json.decode(data or b"{}", type=kind)

@@ -378,6 +378,15 @@ def test_a_body_that_is_none(path: str, body: bytes) -> None:
     assert desk.changer.calls == []
 
 
+@pytest.mark.parametrize("path", ["leave?cancel=true", "remove?name=c"])
+def test_what_is_asked_for_stands_in_the_body(path: str) -> None:
+    """Elsewhere it is not overlooked."""
+    desk = Desk()
+    refused = desk.post(path, b'{"name": "c"}' if path.startswith("remove") else b"")
+    assert (refused.status, refused.json()["code"]) == (400, "bad_parameter")
+    assert desk.changer.calls == []
+
+
 def test_a_body_may_not_be_long() -> None:
     """Whatever is in it."""
     desk = Desk()
