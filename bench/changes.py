@@ -69,16 +69,17 @@ class Cluster:
     def __init__(self, folder: Path, load: dict[str, Any], wait: float) -> None:
         self.folder, self.wait = folder, wait
         self.nodes: dict[str, Process] = {}
+        self.started: list[Process] = []
         self.members: set[str] = set()
         self.number = 0
         self.seeds = [free_port() for _ in range(N)]
-        for seed in self.seeds:
-            self.add(seed)
         try:
+            for seed in self.seeds:
+                self.add(seed)
             self.settled(READY_S)
-        except Stuck as stuck:
-            stop_all(list(self.nodes.values()))
-            raise SystemExit(f"The cluster did not form: {stuck}") from None
+        except BaseException as error:
+            stop_all(self.started)
+            raise SystemExit(f"The cluster did not form: {error}") from None
         status, body = self.any.ask("PUT", BUCKET, PROPERTIES)
         assert status == 201, body
         self.load = Load(self.ports, **load)
@@ -91,6 +92,11 @@ class Cluster:
     def ports(self) -> list[int]:
         return [node.port for node in self.nodes.values()]
 
+    @property
+    def few(self) -> bool:
+        """Whether one less would be too few for all copies: the others hold everything already."""
+        return len(self.members) <= N
+
     def add(self, cluster_port: int | None = None, name: str = "") -> Process:
         """Starts a node with an empty disk; a new one, or under a name that was used."""
         if not name:
@@ -101,6 +107,7 @@ class Cluster:
         where = self.folder / f"{len(list(self.folder.iterdir()))}-{name}"
         where.mkdir()
         self.nodes[name] = launch(where, name, ports, self.seeds, MORE)
+        self.started.append(self.nodes[name])
         self.members.add(name)
         return self.nodes[name]
 
@@ -197,25 +204,27 @@ def join(cluster: Cluster, change: Change) -> None:
 def leave(cluster: Cluster, change: Change) -> None:
     """Clients go on asking it until it is out."""
     name = list(cluster.nodes)[1]
-    change.ideal, change.planned = _held(cluster, name), cluster.plan(f"leave={name}")
-    cluster.post(cluster.nodes[name], "/v1/cluster/leave", {})
+    change.ideal = 0.0 if cluster.few else _held(cluster, name)
+    change.planned = cluster.plan(f"leave={name}")
+    cluster.post(cluster.nodes[name], "/v1/cluster/leave", {"force": cluster.few})
     cluster.members.remove(name)
     leaver = cluster.nodes.pop(name)
     try:
         cluster.settled()
-    finally:
-        cluster.load.use(cluster.ports)
-        leaver.stop()
+    except Stuck:
+        cluster.nodes[name] = leaver
+        raise
+    cluster.load.use(cluster.ports)
+    leaver.stop()
 
 
 def remove(cluster: Cluster, change: Change) -> None:
     """By another, as soon as it is held dead."""
     name = list(cluster.nodes)[-1]
-    change.ideal = _held(cluster, name)
+    change.ideal = 0.0 if cluster.few else _held(cluster, name)
     cluster.kill(name)
     change.planned = cluster.plan(f"remove={name}")
-    # Three that are left of four are enough; of three, two are not, and that is what is measured.
-    cluster.post(cluster.any, "/v1/cluster/remove", {"name": name, "force": True})
+    cluster.post(cluster.any, "/v1/cluster/remove", {"name": name, "force": cluster.few})
     cluster.members.remove(name)
     cluster.settled()
 
@@ -345,7 +354,7 @@ def run(folder: Path, arguments: argparse.Namespace) -> tuple[str, bool]:
         verified = cluster.load.verify()
         held, uncleared = loads(cluster, arguments.settle)
     finally:
-        stop_all(list(cluster.nodes.values()))
+        stop_all(cluster.started)
     problems = [c.stuck for c in changes if c.stuck] + [uncleared] * bool(uncleared)
     problems += [text for found in (last, verified) for text in found.told]
     bad = filled.bad or last.bad or verified.bad or any(c.bad for c in changes) or bool(problems)
@@ -383,5 +392,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from dynamo.api.changes import ChangesFace, change_told
+from dynamo.api.operating import OperatingFace
 from dynamo.api.site import site
 from dynamo.core.layout import Layout, with_member, without
 from dynamo.core.plans import Held, Rates, plan
@@ -38,6 +40,7 @@ class View:
         self.words: dict[str, Liveness] = dict.fromkeys(NAMES, "alive")
         self.joiners: dict[str, Member] = {}
         self.refilled: tuple[str, ...] = ()
+        self.says = dict.fromkeys(NAMES, (OBJECTS, BYTES))
         self.refreshed = 0
 
     async def refresh(self) -> None:
@@ -49,6 +52,7 @@ class View:
 
     def _status(self, member: Member) -> MemberStatus:
         joins = member.name in self.joiners
+        objects, size = self.says.get(member.name, (0, 0))
         progress = Progress(0, 9, 0, 0.0, None) if member.name in self.refilled else None
         return MemberStatus(
             name=member.name,
@@ -59,8 +63,8 @@ class View:
             liveness=self.words.get(member.name, "alive"),
             role="joining" if joins else "active",
             incarnation=1,
-            objects=0 if joins else OBJECTS,
-            bytes=0 if joins else BYTES,
+            objects=objects,
+            bytes=size,
             hints=0,
             refill=progress,
         )
@@ -195,6 +199,7 @@ def test_the_removal_of_a_dead_member() -> None:
     desk = Desk()
     desk.view.words["d"] = "dead"
     desk.view.refilled = ("c",)
+    desk.view.says |= {"c": (3, 3), "d": (0, 0)}
     told = desk.plan("remove=d").json()
     held = {name: HELD[name] for name in "ab"}
     made = expected(desk.view, desk.view.ring.members[:3], "abc", held=held)
@@ -227,6 +232,15 @@ def test_a_plan_goes_on_from_where_the_ring_is_going() -> None:
     assert desk.plan("join=e").json()["code"] == "already_member"
     desk.view.layout = Layout(9, 1, members, (*members, e), False)
     assert "nearly through" in desk.plan("join=f").json()["why_not"]
+
+
+def test_members_that_were_handed_in_can_be_planned_with() -> None:
+    """Where nobody agreed on a layout the ring is all there is."""
+    desk = Desk()
+    desk.view.layout = Layout()
+    told = desk.plan("leave=b").json()
+    wanted = without(desk.view.ring.members, "b")
+    assert told["ring_version"]["then"] == Ring(wanted, PARTITIONS, 3).version
 
 
 def test_the_list_is_as_long_as_asked_for() -> None:
@@ -277,6 +291,7 @@ def test_the_time_goes_by_the_rate_of_now_if_there_is_one() -> None:
         ("remove=x", 404, "no_such_member"),
         ("weight=x:2", 404, "no_such_member"),
         ("zone=x:z2", 404, "no_such_member"),
+        ("weight=x:y:2", 404, "no_such_member"),
         ("join=b", 409, "already_member"),
     ],
 )
@@ -365,6 +380,15 @@ def test_a_body_that_is_none(path: str, body: bytes) -> None:
     assert desk.changer.calls == []
 
 
+@pytest.mark.parametrize("path", ["leave?cancel=true", "remove?name=c"])
+def test_what_is_asked_for_stands_in_the_body(path: str) -> None:
+    """Elsewhere it is not overlooked."""
+    desk = Desk()
+    refused = desk.post(path, b'{"name": "c"}' if path.startswith("remove") else b"")
+    assert (refused.status, refused.json()["code"]) == (400, "bad_parameter")
+    assert desk.changer.calls == []
+
+
 def test_a_body_may_not_be_long() -> None:
     """Whatever is in it."""
     desk = Desk()
@@ -407,6 +431,24 @@ def test_no_change_is_null() -> None:
     assert change_told(view, None, Underway()) is None
     view.layout = Layout()
     assert change_told(view, None, Underway()) is None
+
+
+def test_the_members_come_with_the_change() -> None:
+    """By what the layout, the port and the background say together; null while there is none."""
+    view: Any = View()
+    view.gossip = SimpleNamespace(packets={}, bytes={}, dropped={})
+    view.health, view.counts, view.events, view.suspected = 0, {}, (), list
+    nothing: Any = None
+    face = OperatingFace("demo", view, nothing, nothing, lambda: "", nothing, list)
+    client = Client(site(face.app, reactor=Clock(), body_limit=100))
+    assert client.ask("GET", "/v1/cluster").json()["change"] is None
+    face.changing = Changer()
+    face.changing.behind = "b"
+    face.underway = lambda: Underway(partitions_left=3)
+    view.layout = Layout(8, 1, view.ring.members, view.ring.members[1:], True)
+    told = client.ask("GET", "/v1/cluster").json()["change"]
+    assert told == change_told(view, face.changing, Underway(partitions_left=3))
+    assert told["waits_for"] == ["Not yet going by layout 8: b."]
 
 
 def test_a_change_under_way_is_told() -> None:
