@@ -37,6 +37,9 @@ from dynamo.storage.trees import Trees
 LOOK_S = 1.0
 """Seconds between two looks whether anything is to be compared."""
 
+CLEAR_S = 5.0
+"""Seconds between two looks whether this node holds what others own."""
+
 REAP_S = 2.0
 """Seconds between two tries to reap tombstones."""
 
@@ -119,7 +122,7 @@ class Work:
         self.runner.add(Task("transfer", self.transfer.step, idle_s=LOOK_S, busy_s=0.01))
         clearing = self.clearing
         self.runner.add(
-            Task("clearing", clearing.step, idle_s=LOOK_S, busy_s=0.01, progress=clearing.progress)
+            Task("clearing", clearing.step, idle_s=CLEAR_S, busy_s=0.01, progress=clearing.progress)
         )
         self.upkeep.start(self.runner)
         self._view.watch(self._member_changed)
@@ -145,5 +148,5 @@ class Work:
 def _transfer(around: Surroundings, view: Membership, reactor: Any) -> Transfer:
     """The member knows of itself how far the others are with a change of the ring."""
     changing: Changing = view  # type: ignore[assignment]
-    pulling = Pulling(around, Refilling(view.name), reactor, gives_up=True)
+    pulling = Pulling(around, Refilling(view.name), reactor, moves=True)
     return Transfer(pulling, Passing(around, reactor), changing)
