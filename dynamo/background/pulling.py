@@ -62,14 +62,15 @@ log = make_logger()
 class Pulling:
     """Pulls the pairs that `state` expects. `clock` is monotonic.
 
-    `gives_up`: a pair counts as whole without a record of which no member has all chunks, if that
-    was so twice. What is held up by it must not wait for what is lost.
+    `moves`: for a change of the ring, and not because anything was lost here. Then a member that
+    lacks what it lost itself is no source. And a pair counts as whole without a record of which no
+    member has all chunks, if that was so twice: the ring must not wait for what is lost.
     """
 
     around: Surroundings
     state: Refilling
     clock: IReactorTime
-    gives_up: bool = False
+    moves: bool = False
     _queue: deque[Pull] = attrs.field(factory=deque)
     _held_until: dict[str | Pair, float] = attrs.field(factory=dict)
     _chunks: DeferredSemaphore = attrs.field(factory=lambda: DeferredSemaphore(CHUNKS_AT_ONCE))
@@ -162,7 +163,12 @@ class Pulling:
         view, keeper = self.around.view, self.around.keeper
         mine = [keeper.trees.root(copies, p) for p in partitions]
         op = messages.TreeRoots(
-            view.name, view.ring.partitions, copies, tuple(partitions), tuple(mine), True
+            view.name,
+            view.ring.partitions,
+            copies,
+            tuple(partitions),
+            tuple(mine),
+            not self.moves,
         )
         reply = await view.replica(peer).call(op)
         if not isinstance(reply, messages.TreeRootsReply) or len(reply.roots) != len(partitions):
@@ -198,7 +204,7 @@ class Pulling:
             self._queue.append(pull)
         elif not pull.failed:
             self.state.took(pair)
-        elif self.gives_up and not pull.damaged and pair in self._tried:
+        elif self.moves and not pull.damaged and pair in self._tried:
             log.error(
                 "{n} records of partition {partition} are left behind: nobody has their chunks",
                 n=pull.failed,

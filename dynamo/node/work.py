@@ -38,6 +38,9 @@ from dynamo.storage.trees import Trees
 LOOK_S = 1.0
 """Seconds between two looks whether anything is to be compared."""
 
+CLEAR_S = 5.0
+"""Seconds between two looks whether this node holds what others own."""
+
 REAP_S = 2.0
 """Seconds between two tries to reap tombstones."""
 
@@ -89,7 +92,7 @@ class Work:
         local.exchanged = keeper.exchanged
         around = Surroundings(view, keeper, grace)
         self.refill = Refill(Pulling(around, refilling, reactor), identity)
-        pulling = Pulling(around, Refilling(view.name), reactor, gives_up=True)
+        pulling = Pulling(around, Refilling(view.name), reactor, moves=True)
         self.transfer = Transfer(pulling, Passing(around, reactor), changing)
         self.clearing = Clearing(around, actor, reactor)
         self.antientropy = AntiEntropy(around, config.repair.interval, reactor.seconds, rng)
@@ -123,7 +126,7 @@ class Work:
         self.runner.add(Task("transfer", self.transfer.step, idle_s=LOOK_S, busy_s=0.01))
         clearing = self.clearing
         self.runner.add(
-            Task("clearing", clearing.step, idle_s=LOOK_S, busy_s=0.01, progress=clearing.progress)
+            Task("clearing", clearing.step, idle_s=CLEAR_S, busy_s=0.01, progress=clearing.progress)
         )
         self.upkeep.start(self.runner)
         self._view.watch(self._member_changed)

@@ -261,10 +261,12 @@ def test_what_nobody_has_whole_does_not_hold_up_the_ring_for_ever() -> None:
         cluster.nodes[name].chunks.stored.clear()
     cluster.nodes["n2"].damage(rotten)
     cluster.change("n1", "n2", "n3", "n4")
-    for _ in range(4):
-        assert transfer(cluster) == ["n1", "n2", "n3"]
-        cluster.pass_time(LOST_RETRY_S)
     node = cluster.nodes["n4"]
+    assert transfer(cluster) == ["n1", "n2", "n3"]
+    assert node.transfer.pulling.state.left == 2, "once is not enough"
+    for _ in range(4):
+        cluster.pass_time(LOST_RETRY_S)
+        assert transfer(cluster) == ["n1", "n2", "n3"]
     assert {pair[1] for pairs in node.transfer.pulling.state.lacking() for pair in pairs} == {"n2"}
     cluster.scrub("n2")
     cluster.put("n1", rotten, b"again")
@@ -272,6 +274,24 @@ def test_what_nobody_has_whole_does_not_hold_up_the_ring_for_ever() -> None:
     assert transfer(cluster) == cluster.names
     assert node.owned(rotten).live()
     assert not node.owned(lost).known()
+
+
+def test_who_lacks_what_it_lost_is_no_source() -> None:
+    """Its own roots would say that there is nothing to take."""
+    cluster = cluster_of(3, 4)
+    fill(cluster)
+    found = cluster.nodes["n1"].view
+    lost = cluster.wipe("n2")
+    lost.view.layout, lost.view.ring = found.layout, found.ring
+    cluster.change("n1", "n2", "n3", "n4")
+    assert transfer(cluster, "n4") == []
+    lacking = cluster.nodes["n4"].transfer.pulling.state.lacking()
+    assert {pair[1] for pairs in lacking for pair in pairs} == {"n2"}
+    while cluster.run(lost.refill.step()):
+        pass
+    assert lost.identity.whole
+    cluster.pass_time(RETRY_S)
+    assert transfer(cluster, "n4") == ["n4"]
 
 
 def test_another_layout_begins_anew() -> None:
