@@ -206,6 +206,7 @@ async def _bucket(client: Client, operation: Operation) -> None:
     else:
         path = b"/create/bucket/" if operation.kind == "bucket_create" else b"/delete/bucket/"
         request = wording.fields(path, name=name)
+    client.history.begin_change(name)
     answer = await client.request(operation, request)
     deletes = operation.kind == "bucket_delete"
     outcome = outcome_of(answer)

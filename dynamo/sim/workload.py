@@ -161,10 +161,11 @@ class _Drawing:
 
     def _size(self, key: str) -> int:
         rng, die = self._rng, self._rng.random()
-        if die < 0.002:
+        cold = key.endswith(COLD_KEYS)
+        if die < (0.05 if cold else 0.002):
             return rng.randint(*CHUNKS)
         # Cold keys keep theirs for a while, so that there are chunks to damage and to lose.
-        if die < (0.2 if key.endswith(COLD_KEYS) else 0.01):
+        if die < (0.2 if cold else 0.01):
             return rng.randint(*LARGE)
         return rng.choice(EDGES) if die > 0.995 else rng.randint(*SMALL)
 

@@ -13,6 +13,7 @@ It knows what clients sent and got (`dynamo.sim.history`) and what each commit p
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import attrs
 
@@ -27,8 +28,8 @@ from dynamo.sim.tally import Tally
 from dynamo.sim.world import Host, World
 
 SETTLE_S = 120.0
-STEP_S = 1.0
-CLOCK_CHECK_S = 1.0
+STEP_S, SOON_S = 1.0, 0.1
+LOOK_S = 1.0
 
 
 @attrs.frozen
@@ -90,6 +91,7 @@ INVARIANTS: dict[str, Description] = {
     "I17": Description(
         "Old and new versions work in one cluster.", False, "There is one version of the format."
     ),
+    "I18": Description("A node at rest waits for few things, however much it has done."),
 }
 
 
@@ -108,7 +110,7 @@ class Oracle:
         self._rest: RestChecks | None = None
         self._apart = 0.0
         self._unequal: dict[bytes, None] = {}
-        world.schedule.callLater(CLOCK_CHECK_S, self._look_at_clocks)
+        world.schedule.callLater(LOOK_S, self._look)
 
     @property
     def excused(self) -> Counter[str]:
@@ -145,16 +147,23 @@ class Oracle:
             return False
         if not self._whole() or any(self._rest.lacking(name) for name in self.live.spoiled):
             return False
-        rows = list(dict.fromkeys((*self._unequal, *registry.dirty)))
-        registry.dirty.clear()
+        return not self._unequal_now()
+
+    def _unequal_now(self) -> list[bytes]:
+        """The rows whose owners do not hold the same."""
+        assert self._rest is not None
+        rows = list(dict.fromkeys((*self._unequal, *self.registry.dirty)))
+        self.registry.dirty.clear()
         self._unequal = dict.fromkeys(self._rest.unequal(rows))
-        return not self._unequal
+        return list(self._unequal)
 
     def settle(self) -> None:
         """Waits until all is quiet, and checks what must hold then; time passes."""
         assert self._rest is not None
-        self._wait()
         rest = self._rest
+        self._wait(self._whole, SOON_S)
+        rest.readable(self._unequal_now())
+        self._wait(self.settled, STEP_S)
         rest.apart = self._apart
         if not self._whole():
             self.tally.broken(
@@ -164,10 +173,10 @@ class Oracle:
         shown = rest.read_all()
         rest.listings(shown)
 
-    def _wait(self) -> None:
+    def _wait(self, until: Callable[[], bool], step: float) -> None:
         end = self.world.schedule.now + SETTLE_S
-        while not self.settled() and self.world.schedule.now < end:
-            self.world.run_for(STEP_S)
+        while not until() and self.world.schedule.now < end:
+            self.world.run_for(step)
 
     def _whole(self) -> bool:
         """Whether all nodes run, see each other, and have what was on a lost disk."""
@@ -187,11 +196,15 @@ class Oracle:
     def _calm_since(self) -> float | None:
         return getattr(self.world, "calm_since", None)
 
-    def _look_at_clocks(self) -> None:
+    def _look(self) -> None:
+        if self._rest is None or not self._whole():
+            self.live.whole_since = None
+        elif self.live.whole_since is None:
+            self.live.whole_since = self.world.schedule.now
         now = EPOCH_S + self.world.schedule.now - START_S
         wrong = [host.wall() - now for host in self.world.hosts.values()]
         self._apart = max(self._apart, max(wrong) - min(wrong), *wrong, *(-w for w in wrong))
-        self.world.schedule.callLater(CLOCK_CHECK_S, self._look_at_clocks)
+        self.world.schedule.callLater(LOOK_S, self._look)
 
 
 __all__ = ["INVARIANTS", "Description", "Oracle"]

@@ -27,12 +27,19 @@ Changes = Mapping[str, Mapping[bytes, tuple[bytes | None, bytes | None]]]
 
 @attrs.define(eq=False)
 class Mirror:
-    """What was committed on one drive. `records` and `held` by row."""
+    """What was committed on one drive. `records` and `held` by row; `unnamed`: when a commit left
+    no record that names a chunk, by its digest."""
 
     records: dict[bytes, Record] = attrs.field(factory=dict)
     held: dict[bytes, Record] = attrs.field(factory=dict)
     hints: set[bytes] = attrs.field(factory=set)
     buckets: dict[str, Bucket] = attrs.field(factory=dict)
+    unnamed: dict[bytes, float] = attrs.field(factory=dict)
+
+    def named(self) -> set[bytes]:
+        """The digests of all chunks that records name."""
+        kept = (*self.records.values(), *self.held.values())
+        return {digest for record in kept for digest in record.chunk_digests()}
 
     def known(self, row: bytes) -> Record:
         """All this drive knows of a key; for its context: versions are not judged."""
@@ -148,6 +155,8 @@ class Registry:
                     continue  # a marker of long keys
                 self.dirty[row] = None
                 old = kept.get(row, EMPTY)
+                for digest in sorted(old.chunk_digests()):
+                    mirror.unnamed[digest] = self._now()
                 if new is None:
                     kept.pop(row, None)
                     self._left(name, table, row, old, changes)

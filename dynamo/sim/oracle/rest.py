@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import attrs
 import msgspec
 from twisted.internet.defer import Deferred
 
+from dynamo.core.buckets import Properties
 from dynamo.core.record import EMPTY
 from dynamo.sim import wording
 from dynamo.sim.client import Answer, request_bytes
@@ -16,12 +18,22 @@ from dynamo.sim.history import Place, Read, Write
 from dynamo.sim.oracle import rules
 from dynamo.sim.oracle.live import LiveChecks, name, terms
 from dynamo.sim.oracle.registry import Dot, Registry, describe
+from dynamo.sim.schedule import START_S
 from dynamo.sim.workload import BUCKETS
 from dynamo.sim.world import World
 from dynamo.storage.chunks import digest_of
 
 AT_ONCE = 16
 """Final reads under way at a time."""
+
+LATEST = Properties(conflicts="latest")
+
+WHOLE, PAGE, PAGES_MAX = 1000, 3, 50
+"""How many keys are asked for at once, and how many pages a listing has at most."""
+
+
+TIMERS_MAX = 100
+"""How many calls a node at rest may be waiting for."""
 
 
 @attrs.define(eq=False)
@@ -85,12 +97,38 @@ class RestChecks:
                 told = f"{registry.told(row)}, {describe(mirror.held[row])}"
                 self._broken("I6", f"{host} still keeps a copy of {told}")
             self._chunks(host)
+            self._timers(host)
+
+    def _timers(self, host: str) -> None:
+        """A node at rest waits for few things: what its runners, connections and pings need."""
+        pending = self.world.schedule.pending(self.world.hosts[host].reactor)
+        if len(pending) > TIMERS_MAX:
+            often = Counter(pending).most_common(3)
+            self._broken("I18", f"{host} waits for {len(pending)} things at rest: {often}")
+        else:
+            self.live.tally.held("I18")
 
     def _chunks(self, host: str) -> None:
         for told in self.lacking(host):
             self._broken("I6", f"{host} lacks {told}")
+        self._freed(host)
         named = sum(bool(r.chunk_digests()) for r in self.registry.mirrors[host].records.values())
         self.live.tally.held("I6", named)
+
+    def _freed(self, host: str) -> None:
+        """What records named and none names any more is gone. What was stored since, for a write
+        that came to nothing, may stay until the node's next start."""
+        mirror, drive = self.registry.mirrors[host], self.world.hosts[host].drive
+        named = mirror.named()
+        for digest, at in mirror.unnamed.items():
+            if digest in named:
+                continue
+            placed = drive.placed(digest)
+            if placed is not None and placed - START_S < at:
+                told = f"{host} keeps chunk {digest.hex()[:12]}, which no record names"
+                self._broken("I6", f"{told} since {at:.3f}")
+            else:
+                self.live.tally.held("I6")
 
     def lacking(self, host: str) -> list[str]:
         """The records of a node of which a chunk is not on its disk, or not whole, in words."""
@@ -205,6 +243,51 @@ class RestChecks:
                 ]
         return "; ".join(told)
 
+    # What is shown as soon as every node sees every other.
+
+    def readable(self, rows: list[bytes]) -> None:
+        """I1 before hints have arrived: what W nodes acknowledged is in every read and listing
+        that R answered, for the owners say whom they await and stand-ins are asked."""
+        found = [self.registry.locate(row) for row in rows]
+        places = sorted({located.place for located in found if located is not None})
+        places = [p for p in places if BUCKETS.get(p[0], LATEST).conflicts != "latest"]
+        nodes = self.world.running()
+        rs = {place: terms(place[0], self.live.members)[1] for place in places}
+        work = [(node, place, rs[place]) for place in places for node in nodes]
+        for node, bucket, listed in self._listed(
+            [
+                (node, bucket, WHOLE)
+                for bucket in dict.fromkeys(p[0] for p in places)
+                for node in nodes
+            ]
+        ):
+            for place in [p for p in places if p[0] == bucket and p[1] not in listed]:
+                for v in self._due(place, rs[place])[:1]:
+                    self._unread(v, f"listed by {node} as soon as all were back")
+        for read in self._reads(work):
+            for v in self._due(read.place, read.r or 0):
+                if v.id in read.shown:
+                    self.live.tally.held("I1")
+                else:
+                    told = f"{read.entry} at R={read.r}, which shows {sorted(read.shown)}"
+                    self._unread(v, f"shown, as soon as all were back, by {told}")
+
+    def _due(self, place: Place, r: int) -> list[Write]:
+        """The versions that a read of R nodes has to show, whatever else is under way."""
+        due = []
+        for v in rules.owed(self.live.history.at.get(place, [])):
+            n, _, w = terms(v.bucket, self.live.members, w=v.w)
+            if r + w > n and v.id not in self.registry.unkeepable:
+                due.append(v)
+        return due
+
+    def _unread(self, v: Write, told: str) -> None:
+        self._broken(
+            "I1",
+            f"{v.id} of {name(v.place)}, acknowledged at {v.ended:.3f} by {v.entry}, is not {told}; "
+            f"{self.live._dots(v)}; {self._records(v.place)}",
+        )
+
     # Asking.
 
     def read_all(self) -> dict[Place, frozenset[str]]:
@@ -252,14 +335,14 @@ class RestChecks:
         return found
 
     def listings(self, shown: dict[Place, frozenset[str]]) -> None:
-        """I12: what lists is what GETs, and the cluster's own counts agree."""
-        for number, bucket in enumerate(BUCKETS):
-            node = self.world.running()[number % len(self.world.running())]
-            answer = self._ask(node, wording.get_page(bucket, {"limit": "1000"}))
-            if answer is None or answer.status != 200:
-                self._broken("I12", f"{node} does not list {bucket} at rest")
-                continue
-            listed = {e["key"]: e["etag"] for e in msgspec.json.decode(answer.body)["objects"]}
+        """I12: what lists is what GETs, page by page and at every node, and the cluster's own
+        counts agree."""
+        work = [
+            (node, bucket, WHOLE if (number + turn) % 3 == 0 else PAGE)
+            for number, bucket in enumerate(BUCKETS)
+            for turn, node in enumerate(self.world.running())
+        ]
+        for node, bucket, listed in self._listed(work):
             there = {key: ids for (of, key), ids in shown.items() if of == bucket and ids}
             for key in sorted({*listed, *there}):
                 if (key in listed) != (key in there):
@@ -270,6 +353,26 @@ class RestChecks:
                 else:
                     self.live.tally.held("I12")
         self._totals()
+
+    def _listed(self, work: list[tuple[str, str, int]]) -> list[tuple[str, str, dict[str, str]]]:
+        """Each node's listing of a bucket, in pages of so many keys: key to ETag."""
+        found: list[tuple[str, str, dict[str, str]]] = []
+        for node, bucket, limit in work:
+            listed: dict[str, str] = {}
+            after = ""
+            for _ in range(PAGES_MAX):
+                options = {"limit": str(limit), **({"start_after": after} if after else {})}
+                answer = self._ask(node, wording.get_page(bucket, options))
+                if answer is None or answer.status != 200:
+                    self._broken("I12", f"{node} does not list {bucket} at rest")
+                    break
+                page = msgspec.json.decode(answer.body)
+                listed.update((entry["key"], entry["etag"]) for entry in page["objects"])
+                after = page["next"]
+                if not after:
+                    found.append((node, bucket, listed))
+                    break
+        return found
 
     def _totals(self) -> None:
         node = self.world.running()[0]
