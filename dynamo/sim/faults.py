@@ -46,9 +46,11 @@ _AMOUNTS: dict[str, tuple[float, float]] = {
 """From where to where; drawn evenly by magnitude."""
 
 
-def draw(rng: Random, *, names: Sequence[str], seconds: float) -> tuple[Fault, ...]:
+def draw(
+    rng: Random, *, names: Sequence[str], seconds: float, kinds: Iterable[str] = KINDS
+) -> tuple[Fault, ...]:
     """The faults of one run on the nodes `names`, in the order of their begin."""
-    kinds = [kind for kind in KINDS if kind not in NOT_YET and rng.random() < 0.5]
+    kinds = [kind for kind in kinds if kind not in NOT_YET and rng.random() < 0.5]
     if not kinds:
         return ()
     rng.shuffle(kinds)

@@ -13,7 +13,7 @@ from itertools import accumulate
 from random import Random
 
 from dynamo.core.buckets import Properties
-from dynamo.sim.plan import Operation
+from dynamo.sim.plan import Fault, Operation
 
 WEIGHTS = {
     # Documented face.
@@ -62,6 +62,7 @@ HOT_SHARE = 0.7
 AGAIN = 4
 """Keys that are created, deleted and created again, in turns."""
 
+LOSS_WRITES = 4
 OPTIONS_SHARE = 0.15
 SMALL = (24, 400)
 EDGES = (65_536, 65_537)
@@ -86,6 +87,31 @@ def draw(
     for number in range(AGAIN):
         made += drawing.again(number, seconds)
     made.sort(key=lambda operation: (operation.at, operation.number))
+    return tuple(made)
+
+
+def after_loss(
+    rng: Random, faults: Sequence[Fault], *, clients: int, first: int
+) -> tuple[Operation, ...]:
+    """Writes through each node whose disk goes back or is lost, before it and as soon as it runs
+    again, to a few keys: it must not give out a dot a second time. Numbers count from `first`."""
+    made: list[Operation] = []
+    for fault in faults:
+        if fault.kind not in ("wipe", "roll_back"):
+            continue
+        end = fault.at + fault.seconds
+        times = [end - rng.uniform(0.0, min(fault.seconds, 6.0)) for _ in range(LOSS_WRITES)]
+        if fault.kind == "wipe":
+            times = [max(0.0, fault.at - rng.uniform(0.0, 6.0)) for _ in range(LOSS_WRITES)]
+        times += [end + rng.uniform(0.1, 5.0) for _ in range(2 * LOSS_WRITES)]
+        for at in times:
+            kind, bucket = rng.choice(("create", "put")), rng.choice(("wide", "wide", "plain"))
+            made.append(
+                Operation(
+                    number=first + len(made), at=at, client=rng.randrange(clients), kind=kind,
+                    entry=fault.targets[0], bucket=bucket, key="f/h0", size=rng.randint(*SMALL),
+                )
+            )  # fmt: skip
     return tuple(made)
 
 

@@ -73,6 +73,7 @@ class Registry:
         self.dirty: dict[bytes, None] = {}
         self.lost: dict[bytes, list[Context]] = {}
         self.unkeepable: set[str] = set()
+        self._hidden: set[Dot] = set()
         self._targets: dict[bytes, str] = {}
         self._located: dict[bytes, Located] = {}
 
@@ -164,6 +165,7 @@ class Registry:
                 found = broken.decode(table, row, new)
                 record = kept[row] = found.record
                 self._register(name, row, old, record)
+                self._look_for_hidden(name, row, old, record)
                 if found.was is None or covers(record.context, old.context):
                     self._grew(name, table, row, old, record)
                 else:
@@ -206,6 +208,22 @@ class Registry:
                 )
                 continue
             self._tally.held("I5")
+
+    def _look_for_hidden(self, name: str, row: bytes, old: Record, new: Record) -> None:
+        """Where the latest wins, a new write wins over what its coordinator held: a commit that
+        knows a new dot and shows no new version has lost it. (It may hide a write that another one
+        of the same commit replaced; then there is a new version.)"""
+        if not self.is_latest(row):
+            return
+        dots = [(row, a, c) for a, c in new.context.items() if c > old.context.get(a, 0)]
+        hidden = [d for d in dots if d not in self.versions and d not in self._hidden]
+        if hidden and old.versions and new.same_versions(old):
+            self._broken(
+                "I1",
+                f"a write of {self.told(row)} was lost to what {name} held when it coordinated it: "
+                f"{describe(old)} became {describe(new)}",
+            )
+        self._hidden.update(hidden)
 
     def _grew(self, name: str, table: str, row: bytes, old: Record, new: Record) -> None:
         if not old.context:
