@@ -47,8 +47,8 @@ class Change:
 class Shelves:
     """The directories of chunks. `live` is what a process sees, `durable` what a power cut leaves
     at the worst; `unsynced` are the changes between the two, in order, by directory. `temps` are
-    the unfinished files, and whether they are whole. `changes` counts every change there was; `placed`
-    says when a name last got its bytes.
+    the unfinished files, and whether they are whole. `changes` counts every change there was;
+    `placed` says when a name last got its bytes.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:

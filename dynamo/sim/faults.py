@@ -19,6 +19,7 @@ from dynamo.sim.fault_processes import PROCESS_KINDS, Processes
 from dynamo.sim.plan import Fault
 
 if TYPE_CHECKING:
+    from dynamo.sim.disk import Drive
     from dynamo.sim.world import World
 
 KINDS: dict[str, str] = {**LINK_KINDS, **PROCESS_KINDS, **DISK_KINDS}
@@ -31,6 +32,9 @@ SECONDS_MIN, SECONDS_MAX = 0.05, 60.0
 ONCE = frozenset(("reset", "half_open", "chunk_flip", "record_flip"))
 PAIRED = frozenset(("reset", "half_open"))
 GROUPED = frozenset(("partition", "one_way"))
+
+LAST = ("partition", "partition", "isolate", "kill", "power_cut")
+LAST_S = (5.0, 20.0)
 
 _AMOUNTS: dict[str, tuple[float, float]] = {
     "loss": (0.05, 0.95),
@@ -69,6 +73,21 @@ def draw(
         made.append(fault)
         at += fault.seconds + rng.uniform(0.0, 10.0)
     return tuple(sorted(made, key=lambda fault: fault.at))
+
+
+def draw_last(
+    rng: Random, *, names: Sequence[str], seconds: float, links: bool
+) -> tuple[Fault, ...]:
+    """One that is over only when everything is mended, so that hints wait for some node then;
+    in half of the runs."""
+    if rng.random() < 0.5:
+        return ()
+    kind = rng.choice(("partition", "isolate") if links else LAST)
+    at = seconds - rng.uniform(*LAST_S)
+    count = rng.randint(1, len(names) - 1) if kind == "partition" else 1
+    kind = "partition" if kind == "isolate" else kind
+    targets = tuple(rng.sample(list(names), count))
+    return (Fault(at=round(at, 3), kind=kind, targets=targets, seconds=SECONDS_MAX),)
 
 
 def _fault(rng: Random, kind: str, at: float, names: Sequence[str], frail: str) -> Fault:
@@ -127,6 +146,7 @@ class Faults:
         self._active: dict[int, Fault] = {}
         self._numbers = count()
         self._healed = False
+        self._held: list[Drive] = []
         self.injected: Counter[str] = Counter()
 
     def begin(self, faults: Iterable[Fault]) -> None:
@@ -135,12 +155,23 @@ class Faults:
             self._world.schedule.callLater(fault.at, self._begin, next(self._numbers), fault)
 
     def heal(self) -> None:
-        """Ends every fault, and lets none begin any more. Nodes that are down are started."""
+        """Ends every fault, and lets none begin any more. Nodes that are down are started. The
+        disks of nodes that were cut off until now stand still for longer, until `release`: so it
+        can be seen what is shown while hints for them wait."""
         self._healed = True
+        cut_off = [fault.targets for fault in self._active.values() if fault.kind == "partition"]
         for number in list(self._active):
             self._end(number)
         for name in self._world.names:
             self._processes.rise(name)
+        self._held = [self._world.hosts[name].drive for name in dict.fromkeys(sum(cut_off, ()))]
+        for drive in self._held:
+            drive.stalled = drive.is_open
+
+    def release(self) -> None:
+        """Now nothing is wrong any more."""
+        for drive in self._held:
+            drive.stalled = False
 
     @property
     def calm(self) -> bool:

@@ -2,7 +2,8 @@
 
 Every write has an id of its own, `wNUMBER`, which its body repeats from the first byte to the
 last, so that any stretch of bytes a client is given tells which write it is from and whether it
-is whole; but large ones have their first chunk in common, as copies of a file have. Times are virtual seconds.
+is whole; but large ones have their first chunk in common, as copies of a file have. Times are
+virtual seconds.
 """
 
 from __future__ import annotations

@@ -75,8 +75,11 @@ def plan(seed: int, *, size: int = 0, seconds: float = 0.0) -> Plan:
         seconds=seconds,
         kinds=LINK_KINDS if hints_alone(seed) else KINDS,
     )
+    drawn += faults.draw_last(
+        Random(f"{seed}:last"), names=names, seconds=seconds, links=hints_alone(seed)
+    )
     last = max(operation.number for operation in operations)
-    again = workload.after_loss(Random(f"{seed}:loss"), drawn, clients=clients, first=last + 1)
+    again = workload.around(Random(f"{seed}:around"), drawn, clients=clients, first=last + 1)
     return Plan(
         seed=seed,
         size=size,
@@ -218,7 +221,7 @@ class _Run:
         if why:
             self._broken("I6", f"Not quiet {SETTLE_S:g} s after the last fault. {why}")
         else:
-            self._oracle.settle()
+            self._oracle.settle(self._faults.release)
         self._settled_after = world.schedule.now - began
         self._notes.tell_violations()
 

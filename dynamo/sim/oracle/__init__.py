@@ -28,7 +28,7 @@ from dynamo.sim.tally import Tally
 from dynamo.sim.world import Host, World
 
 SETTLE_S = 120.0
-STEP_S, SOON_S = 1.0, 0.1
+STEP_S, SOON_S = 1.0, 0.02
 LOOK_S = 1.0
 
 
@@ -157,12 +157,15 @@ class Oracle:
         self._unequal = dict.fromkeys(self._rest.unequal(rows))
         return list(self._unequal)
 
-    def settle(self) -> None:
-        """Waits until all is quiet, and checks what must hold then; time passes."""
+    def settle(self, release: Callable[[], None] = lambda: None) -> None:
+        """Waits until all is quiet, and checks what must hold then; time passes. `release` is
+        called when every node has seen every other and was asked what it shows."""
         assert self._rest is not None
         rest = self._rest
         self._wait(self._whole, SOON_S)
-        rest.readable(self._unequal_now())
+        if self._whole():
+            rest.readable(self._unequal_now())
+        release()
         self._wait(self.settled, STEP_S)
         rest.apart = self._apart
         if not self._whole():

@@ -253,40 +253,59 @@ class RestChecks:
         places = [p for p in places if BUCKETS.get(p[0], LATEST).conflicts != "latest"]
         nodes = self.world.running()
         rs = {place: terms(place[0], self.live.members)[1] for place in places}
-        work = [(node, place, rs[place]) for place in places for node in nodes]
-        for node, bucket, listed in self._listed(
-            [
-                (node, bucket, WHOLE)
-                for bucket in dict.fromkeys(p[0] for p in places)
-                for node in nodes
-            ]
-        ):
-            for place in [p for p in places if p[0] == bucket and p[1] not in listed]:
-                for v in self._due(place, rs[place])[:1]:
-                    self._unread(v, f"listed by {node} as soon as all were back")
-        for read in self._reads(work):
-            for v in self._due(read.place, read.r or 0):
-                if v.id in read.shown:
-                    self.live.tally.held("I1")
-                else:
-                    told = f"{read.entry} at R={read.r}, which shows {sorted(read.shown)}"
-                    self._unread(v, f"shown, as soon as all were back, by {told}")
+        listings: list[tuple[str, str, dict[str, str]]] = []
+        for bucket in dict.fromkeys(place[0] for place in places):
+            for node in nodes:
+                self._list(node, bucket, WHOLE).addCallback(
+                    lambda listed, node, bucket: listings.append((node, bucket, listed)),
+                    node,
+                    bucket,
+                )
+        reads = self._reads([(node, place, rs[place]) for place in places for node in nodes])
+        for read in reads:
+            told = f"{read.entry} at R={read.r}, which shows {sorted(read.shown)}"
+            self._abreast(read.place, read.r or 0, read.shown, f"a read by {told}")
+        for node, bucket, listed in listings:
+            for place in [p for p in places if p[0] == bucket]:
+                write = self.live.history.by_etag.get(listed.get(place[1], ""))
+                shown = frozenset((write.id,)) if write is not None else frozenset()
+                self._abreast(place, rs[place], shown, f"the listing by {node}", newest=True)
+
+    def _abreast(
+        self, place: Place, r: int, shown: frozenset[str], told: str, *, newest: bool = False
+    ) -> None:
+        """`newest`: one version stands for all."""
+        due = self._due(place, r)
+        lacking = [v for v in due if v.id not in shown]
+        if lacking and not (newest and shown):
+            v = lacking[0]
+            self._broken(
+                "I1",
+                f"{v.id} of {name(place)}, acknowledged at {v.ended:.3f} by {v.entry}, is not in "
+                f"{told} as soon as all were back; {self.live._dots(v)}; {self._records(place)}",
+            )
+        elif due:
+            self.live.tally.held("I1")
+        writes = self.live.history.at.get(place, [])
+        known = [w for w in writes if w.id in shown or self._met(w, r)]
+        pair = rules.stale(shown, known, self.live.now() + START_S, self.live.uncovered)
+        if pair is not None and self._met(pair[0], r) and not self._forgotten(pair[1]):
+            u, v = pair
+            self._broken(
+                "I3",
+                f"{v.id} of {name(place)} is in {told} as soon as all were back, though {u.id} "
+                f"replaced it; {self.live._dots(u, v)}; {self._records(place)}",
+            )
+
+    def _met(self, write: Write, r: int) -> bool:
+        n, _, w = terms(write.bucket, self.live.members, w=write.w)
+        return r + w > n
 
     def _due(self, place: Place, r: int) -> list[Write]:
         """The versions that a read of R nodes has to show, whatever else is under way."""
-        due = []
-        for v in rules.owed(self.live.history.at.get(place, [])):
-            n, _, w = terms(v.bucket, self.live.members, w=v.w)
-            if r + w > n and v.id not in self.registry.unkeepable:
-                due.append(v)
-        return due
-
-    def _unread(self, v: Write, told: str) -> None:
-        self._broken(
-            "I1",
-            f"{v.id} of {name(v.place)}, acknowledged at {v.ended:.3f} by {v.entry}, is not {told}; "
-            f"{self.live._dots(v)}; {self._records(v.place)}",
-        )
+        writes = self.live.history.at.get(place, [])
+        lost = self.registry.unkeepable
+        return [v for v in rules.owed(writes) if self._met(v, r) and v.id not in lost]
 
     # Asking.
 
@@ -358,21 +377,38 @@ class RestChecks:
         """Each node's listing of a bucket, in pages of so many keys: key to ETag."""
         found: list[tuple[str, str, dict[str, str]]] = []
         for node, bucket, limit in work:
-            listed: dict[str, str] = {}
-            after = ""
-            for _ in range(PAGES_MAX):
-                options = {"limit": str(limit), **({"start_after": after} if after else {})}
-                answer = self._ask(node, wording.get_page(bucket, options))
-                if answer is None or answer.status != 200:
-                    self._broken("I12", f"{node} does not list {bucket} at rest")
-                    break
-                page = msgspec.json.decode(answer.body)
-                listed.update((entry["key"], entry["etag"]) for entry in page["objects"])
-                after = page["next"]
-                if not after:
-                    found.append((node, bucket, listed))
-                    break
+            got: list[dict[str, str]] = []
+            self._list(node, bucket, limit).addCallback(got.append)
+            schedule = self.world.schedule
+            schedule.run_while(lambda got=got: not got, schedule.now + 60.0)  # type: ignore[misc]
+            if got:
+                found.append((node, bucket, got[0]))
         return found
+
+    def _list(self, node: str, bucket: str, limit: int) -> Deferred[dict[str, str]]:
+        """One listing to its last page."""
+        asked = Deferred.fromCoroutine(self._pages(node, bucket, limit))
+        asked.addErrback(lambda f: self.world.schedule.callLater(0.0, f.raiseException))
+        return asked
+
+    async def _pages(self, node: str, bucket: str, limit: int) -> dict[str, str]:
+        listed: dict[str, str] = {}
+        options = {"limit": str(limit)}
+        for _ in range(PAGES_MAX):
+            for _ in range(2):
+                answer = await self.clients.ask(node, wording.get_page(bucket, options))
+                if not answer.stale:
+                    break
+            if answer.status != 200:
+                told = answer.failed or answer.status
+                self._broken("I12", f"{node} answers {told} to a listing of {bucket} at rest")
+                break
+            page = msgspec.json.decode(answer.body)
+            listed.update((entry["key"], entry["etag"]) for entry in page["objects"])
+            if not page["next"]:
+                break
+            options["start_after"] = page["next"]
+        return listed
 
     def _totals(self) -> None:
         node = self.world.running()[0]
