@@ -35,6 +35,8 @@ GROUPED = frozenset(("partition", "one_way"))
 
 LAST = ("partition", "partition", "isolate", "kill", "power_cut")
 LAST_S = (5.0, 20.0)
+HOLD_S = 0.01
+"""How often it is looked whether a node is back."""
 
 _AMOUNTS: dict[str, tuple[float, float]] = {
     "loss": (0.05, 0.95),
@@ -146,6 +148,7 @@ class Faults:
         self._active: dict[int, Fault] = {}
         self._numbers = count()
         self._healed = False
+        self._back: list[str] = []
         self._held: list[Drive] = []
         self.injected: Counter[str] = Counter()
 
@@ -155,21 +158,38 @@ class Faults:
             self._world.schedule.callLater(fault.at, self._begin, next(self._numbers), fault)
 
     def heal(self) -> None:
-        """Ends every fault, and lets none begin any more. Nodes that are down are started. The
-        disks of nodes that were cut off until now stand still for longer, until `release`: so it
-        can be seen what is shown while hints for them wait."""
+        """Ends every fault, and lets none begin any more. Nodes that are down are started. Of those
+        cut off until now, being the fewer, the disks stand still from when another node finds them
+        well until `release`: so it can be seen what is shown while hints for them wait."""
         self._healed = True
-        cut_off = [fault.targets for fault in self._active.values() if fault.kind == "partition"]
+        names = self._world.names
+        cut_off = [f.targets for f in self._active.values() if f.kind == "partition"]
+        few = [
+            targets if 2 * len(targets) < len(names) else sorted(set(names) - set(targets))
+            for targets in cut_off
+        ]
         for number in list(self._active):
             self._end(number)
         for name in self._world.names:
             self._processes.rise(name)
-        self._held = [self._world.hosts[name].drive for name in dict.fromkeys(sum(cut_off, ()))]
-        for drive in self._held:
-            drive.stalled = drive.is_open
+        self._back = list(dict.fromkeys(name for some in few for name in some))
+        self._hold()
+
+    def _hold(self) -> None:
+        world = self._world
+        for name in list(self._back):
+            others = [h.node for h in world.hosts.values() if h.name != name and h.node is not None]
+            drive = world.hosts[name].drive
+            if drive.is_open and any(node.view.is_healthy(name) for node in others):
+                self._back.remove(name)
+                self._held.append(drive)
+                drive.stalled = True
+        if self._back:
+            world.schedule.callLater(HOLD_S, self._hold)
 
     def release(self) -> None:
         """Now nothing is wrong any more."""
+        self._back.clear()
         for drive in self._held:
             drive.stalled = False
 

@@ -29,6 +29,8 @@ from dynamo.sim.world import Host, World
 
 SETTLE_S = 120.0
 STEP_S, SOON_S = 1.0, 0.02
+WHOLE_S = 15.0
+"""For so long it is waited that all see each other before hints are in; then it is not tried."""
 LOOK_S = 1.0
 
 
@@ -162,7 +164,7 @@ class Oracle:
         called when every node has seen every other and was asked what it shows."""
         assert self._rest is not None
         rest = self._rest
-        self._wait(self._whole, SOON_S)
+        self._wait(self._whole, SOON_S, WHOLE_S)
         if self._whole():
             rest.readable(self._unequal_now())
         release()
@@ -176,8 +178,8 @@ class Oracle:
         shown = rest.read_all()
         rest.listings(shown)
 
-    def _wait(self, until: Callable[[], bool], step: float) -> None:
-        end = self.world.schedule.now + SETTLE_S
+    def _wait(self, until: Callable[[], bool], step: float, most: float = SETTLE_S) -> None:
+        end = self.world.schedule.now + most
         while not until() and self.world.schedule.now < end:
             self.world.run_for(step)
 

@@ -253,20 +253,23 @@ class RestChecks:
         places = [p for p in places if BUCKETS.get(p[0], LATEST).conflicts != "latest"]
         nodes = self.world.running()
         rs = {place: terms(place[0], self.live.members)[1] for place in places}
-        listings: list[tuple[str, str, dict[str, str]]] = []
+        listings: list[tuple[str, str, dict[str, str] | None]] = []
         for bucket in dict.fromkeys(place[0] for place in places):
             for node in nodes:
-                self._list(node, bucket, WHOLE).addCallback(
+                self._list(node, bucket, WHOLE, must=False).addCallback(
                     lambda listed, node, bucket: listings.append((node, bucket, listed)),
                     node,
                     bucket,
                 )
-        reads = self._reads([(node, place, rs[place]) for place in places for node in nodes])
+        work = [(node, place, rs[place]) for place in places for node in nodes]
+        reads = self._reads(work, must=False)
         for read in reads:
             told = f"{read.entry} at R={read.r}, which shows {sorted(read.shown)}"
             self._abreast(read.place, read.r or 0, read.shown, f"a read by {told}")
         for node, bucket, listed in listings:
             for place in [p for p in places if p[0] == bucket]:
+                if listed is None:
+                    break
                 write = self.live.history.by_etag.get(listed.get(place[1], ""))
                 shown = frozenset((write.id,)) if write is not None else frozenset()
                 self._abreast(place, rs[place], shown, f"the listing by {node}", newest=True)
@@ -324,7 +327,8 @@ class RestChecks:
             shown[read.place] = read.shown
         return shown
 
-    def _reads(self, work: list[tuple[str, Place, int]]) -> list[Read]:
+    def _reads(self, work: list[tuple[str, Place, int]], *, must: bool = True) -> list[Read]:
+        """What was read; `must`: each has to be answered."""
         found: list[Read] = []
         waiting = list(reversed(work))
         under_way = [0]
@@ -344,7 +348,7 @@ class RestChecks:
                 found.append(result)
             elif isinstance(result, Answer) and result.stale:
                 waiting.append((node, place, r))
-            elif isinstance(result, Answer):
+            elif isinstance(result, Answer) and must:
                 told = result.failed or result.status
                 self._broken("I15", f"{node} answers {told} to a read of {name(place)} at R={r}")
             begin()
@@ -377,21 +381,23 @@ class RestChecks:
         """Each node's listing of a bucket, in pages of so many keys: key to ETag."""
         found: list[tuple[str, str, dict[str, str]]] = []
         for node, bucket, limit in work:
-            got: list[dict[str, str]] = []
+            got: list[dict[str, str] | None] = []
             self._list(node, bucket, limit).addCallback(got.append)
             schedule = self.world.schedule
             schedule.run_while(lambda got=got: not got, schedule.now + 60.0)  # type: ignore[misc]
-            if got:
+            if got and got[0] is not None:
                 found.append((node, bucket, got[0]))
         return found
 
-    def _list(self, node: str, bucket: str, limit: int) -> Deferred[dict[str, str]]:
-        """One listing to its last page."""
-        asked = Deferred.fromCoroutine(self._pages(node, bucket, limit))
+    def _list(
+        self, node: str, bucket: str, limit: int, *, must: bool = True
+    ) -> Deferred[dict[str, str] | None]:
+        """One listing to its last page, None for one that failed; `must`: it should not."""
+        asked = Deferred.fromCoroutine(self._pages(node, bucket, limit, must))
         asked.addErrback(lambda f: self.world.schedule.callLater(0.0, f.raiseException))
         return asked
 
-    async def _pages(self, node: str, bucket: str, limit: int) -> dict[str, str]:
+    async def _pages(self, node: str, bucket: str, limit: int, must: bool) -> dict[str, str] | None:
         listed: dict[str, str] = {}
         options = {"limit": str(limit)}
         for _ in range(PAGES_MAX):
@@ -401,8 +407,9 @@ class RestChecks:
                     break
             if answer.status != 200:
                 told = answer.failed or answer.status
-                self._broken("I12", f"{node} answers {told} to a listing of {bucket} at rest")
-                break
+                if must:
+                    self._broken("I12", f"{node} answers {told} to a listing of {bucket} at rest")
+                return None
             page = msgspec.json.decode(answer.body)
             listed.update((entry["key"], entry["etag"]) for entry in page["objects"])
             if not page["next"]:
