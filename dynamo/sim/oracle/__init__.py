@@ -109,6 +109,7 @@ class Oracle:
             history, self.registry, tally, self._now, self._calm_since, len(world.names)
         )
         history.watcher = self.live
+        self.live.whole = self._whole
         self._rest: RestChecks | None = None
         self._apart = 0.0
         self._unequal: dict[bytes, None] = {}

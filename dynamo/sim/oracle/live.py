@@ -54,8 +54,10 @@ class LiveChecks:
     spoiled: dict[str, float] = attrs.field(factory=dict)
     damaged: dict[str, int] = attrs.field(factory=dict)
     excused: Counter[str] = attrs.field(factory=Counter)
+    whole: Callable[[], bool] = lambda: False
+    """Whether every node runs and is well in the eyes of every other now."""
     whole_since: float | None = None
-    """Since when every node runs and is well in the eyes of every other; None while not."""
+    """Since when that was so whenever it was looked; None if it was not the last time."""
 
     # Writes.
 
@@ -237,7 +239,7 @@ class LiveChecks:
 
     def changed(self, change: BucketChange) -> None:
         """I9 of a bucket: who was told of a change finds that every member has it, on disk."""
-        whole = self.whole_since
+        whole = self.whole_since if self.whole() else None
         if (
             change.outcome != "acked"
             or not change.alone

@@ -32,8 +32,8 @@ WHOLE, PAGE, PAGES_MAX = 1000, 3, 50
 """How many keys are asked for at once, and how many pages a listing has at most."""
 
 
-TIMERS_MAX = 100
-"""How many calls a node at rest may be waiting for."""
+TIMERS_MAX = 40
+"""How many calls a node at rest may be waiting for besides one for each connection."""
 
 
 @attrs.define(eq=False)
@@ -100,9 +100,11 @@ class RestChecks:
             self._timers(host)
 
     def _timers(self, host: str) -> None:
-        """A node at rest waits for few things: what its runners, connections and pings need."""
-        pending = self.world.schedule.pending(self.world.hosts[host].reactor)
-        if len(pending) > TIMERS_MAX:
+        """A node at rest waits for few things: one for each connection, and what its runners, its
+        pools and its gossip need."""
+        there = self.world.hosts[host]
+        pending = self.world.schedule.pending(there.reactor)
+        if len(pending) > len(there.machine.ends) + TIMERS_MAX:
             often = Counter(pending).most_common(3)
             self._broken("I18", f"{host} waits for {len(pending)} things at rest: {often}")
         else:
