@@ -23,6 +23,7 @@ from dynamo.sim.history import History
 from dynamo.sim.oracle.live import LiveChecks
 from dynamo.sim.oracle.registry import Registry
 from dynamo.sim.oracle.rest import RestChecks
+from dynamo.sim.oracle.returned import ReturnChecks
 from dynamo.sim.schedule import START_S
 from dynamo.sim.tally import Tally
 from dynamo.sim.world import Host, World
@@ -167,7 +168,7 @@ class Oracle:
         rest = self._rest
         self._wait(self._whole, SOON_S, WHOLE_S)
         if self._whole():
-            rest.readable(self._unequal_now())
+            ReturnChecks(rest).readable(self._unequal_now())
         release()
         self._wait(self.settled, STEP_S)
         rest.apart = self._apart

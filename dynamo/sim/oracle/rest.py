@@ -9,7 +9,6 @@ import attrs
 import msgspec
 from twisted.internet.defer import Deferred
 
-from dynamo.core.buckets import Properties
 from dynamo.core.record import EMPTY
 from dynamo.sim import wording
 from dynamo.sim.client import Answer, request_bytes
@@ -25,8 +24,6 @@ from dynamo.storage.chunks import digest_of
 
 AT_ONCE = 16
 """Final reads under way at a time."""
-
-LATEST = Properties(conflicts="latest")
 
 WHOLE, PAGE, PAGES_MAX = 1000, 3, 50
 """How many keys are asked for at once, and how many pages a listing has at most."""
@@ -163,20 +160,20 @@ class RestChecks:
                     "I1",
                     f"{v.id} of {name(read.place)}, acknowledged at {v.ended:.3f} by {v.entry}, is "
                     f"not shown by {read.entry} at R={read.r}, which shows {sorted(read.shown)}; "
-                    f"{self.live._dots(v)}; {self._records(read.place)}",
+                    f"{self.live._dots(v)}; {self.records(read.place)}",
                 )
         for id_, u in rules.gone(writes, self.live.uncovered).items():
             v = self.live.history.writes[id_]
             if id_ not in read.shown:
                 tally.held("I3" if u.deletes else "I1")
-            elif self._forgotten(v):
+            elif self.forgotten(v):
                 self.live.excused["disk lost"] += 1
             else:
                 self._broken(
                     "I3",
                     f"{id_} of {name(read.place)} is shown by {read.entry} at R={read.r}, though "
                     f"{u.id}, acknowledged at {u.ended:.3f}, replaced it; {self.live._dots(v, u)}; "
-                    f"{self._records(read.place)}",
+                    f"{self.records(read.place)}",
                 )
         self._doomstone(read, writes)
         tally.held("I2", len(read.shown))
@@ -196,7 +193,7 @@ class RestChecks:
                 told = f"{v.id} of {name(read.place)}, made after a delete at {first:.3f}"
                 self._broken("I4", f"{told}, is not shown by {read.entry}; {self.live._dots(v)}")
 
-    def _forgotten(self, v: Write) -> bool:
+    def forgotten(self, v: Write) -> bool:
         """Whether a disk that was lost alone knew that `v` is replaced."""
         return any(
             counter <= lost.get(actor, 0)
@@ -234,7 +231,7 @@ class RestChecks:
     def _order(self, dot: Dot) -> tuple[int, str, int]:
         return self.registry.versions[dot].order
 
-    def _records(self, place: Place) -> str:
+    def records(self, place: Place) -> str:
         told = []
         for bucket, row in self.registry.rows(place):
             if bucket.exists:
@@ -244,73 +241,6 @@ class RestChecks:
                     if row in mirror.records
                 ]
         return "; ".join(told)
-
-    # What is shown as soon as every node sees every other.
-
-    def readable(self, rows: list[bytes]) -> None:
-        """I1 before hints have arrived: what W nodes acknowledged is in every read and listing
-        that R answered, for the owners say whom they await and stand-ins are asked."""
-        found = [self.registry.locate(row) for row in rows]
-        places = sorted({located.place for located in found if located is not None})
-        places = [p for p in places if BUCKETS.get(p[0], LATEST).conflicts != "latest"]
-        nodes = self.world.running()
-        rs = {place: terms(place[0], self.live.members)[1] for place in places}
-        listings: list[tuple[str, str, dict[str, str] | None]] = []
-        for bucket in dict.fromkeys(place[0] for place in places):
-            for node in nodes:
-                self._list(node, bucket, WHOLE, must=False).addCallback(
-                    lambda listed, node, bucket: listings.append((node, bucket, listed)),
-                    node,
-                    bucket,
-                )
-        work = [(node, place, rs[place]) for place in places for node in nodes]
-        reads = self._reads(work, must=False)
-        for read in reads:
-            told = f"{read.entry} at R={read.r}, which shows {sorted(read.shown)}"
-            self._abreast(read.place, read.r or 0, read.shown, f"a read by {told}")
-        for node, bucket, listed in listings:
-            for place in [p for p in places if p[0] == bucket]:
-                if listed is None:
-                    break
-                write = self.live.history.by_etag.get(listed.get(place[1], ""))
-                shown = frozenset((write.id,)) if write is not None else frozenset()
-                self._abreast(place, rs[place], shown, f"the listing by {node}", newest=True)
-
-    def _abreast(
-        self, place: Place, r: int, shown: frozenset[str], told: str, *, newest: bool = False
-    ) -> None:
-        """`newest`: one version stands for all."""
-        due = self._due(place, r)
-        lacking = [v for v in due if v.id not in shown]
-        if lacking and not (newest and shown):
-            v = lacking[0]
-            self._broken(
-                "I1",
-                f"{v.id} of {name(place)}, acknowledged at {v.ended:.3f} by {v.entry}, is not in "
-                f"{told} as soon as all were back; {self.live._dots(v)}; {self._records(place)}",
-            )
-        elif due:
-            self.live.tally.held("I1")
-        writes = self.live.history.at.get(place, [])
-        known = [w for w in writes if w.id in shown or self._met(w, r)]
-        pair = rules.stale(shown, known, self.live.now() + START_S, self.live.uncovered)
-        if pair is not None and self._met(pair[0], r) and not self._forgotten(pair[1]):
-            u, v = pair
-            self._broken(
-                "I3",
-                f"{v.id} of {name(place)} is in {told} as soon as all were back, though {u.id} "
-                f"replaced it; {self.live._dots(u, v)}; {self._records(place)}",
-            )
-
-    def _met(self, write: Write, r: int) -> bool:
-        n, _, w = terms(write.bucket, self.live.members, w=write.w)
-        return r + w > n
-
-    def _due(self, place: Place, r: int) -> list[Write]:
-        """The versions that a read of R nodes has to show, whatever else is under way."""
-        writes = self.live.history.at.get(place, [])
-        lost = self.registry.unkeepable
-        return [v for v in rules.owed(writes) if self._met(v, r) and v.id not in lost]
 
     # Asking.
 
@@ -324,12 +254,12 @@ class RestChecks:
             for turn, node in enumerate(self.world.running()):
                 work.append((node, place, 1 + (number + turn) % n))
         shown: dict[Place, frozenset[str]] = {}
-        for read in self._reads(work):
+        for read in self.reads(work):
             self.judge(read)
             shown[read.place] = read.shown
         return shown
 
-    def _reads(self, work: list[tuple[str, Place, int]], *, must: bool = True) -> list[Read]:
+    def reads(self, work: list[tuple[str, Place, int]], *, must: bool = True) -> list[Read]:
         """What was read; `must`: each has to be answered."""
         found: list[Read] = []
         waiting = list(reversed(work))
@@ -384,14 +314,14 @@ class RestChecks:
         found: list[tuple[str, str, dict[str, str]]] = []
         for node, bucket, limit in work:
             got: list[dict[str, str] | None] = []
-            self._list(node, bucket, limit).addCallback(got.append)
+            self.list_bucket(node, bucket, limit).addCallback(got.append)
             schedule = self.world.schedule
             schedule.run_while(lambda got=got: not got, schedule.now + 60.0)  # type: ignore[misc]
             if got and got[0] is not None:
                 found.append((node, bucket, got[0]))
         return found
 
-    def _list(
+    def list_bucket(
         self, node: str, bucket: str, limit: int, *, must: bool = True
     ) -> Deferred[dict[str, str] | None]:
         """One listing to its last page, None for one that failed; `must`: it should not."""
