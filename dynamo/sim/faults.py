@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from dynamo.sim.fault_disks import DISK_KINDS, SPOILING, Disks
 from dynamo.sim.fault_links import LINK_KINDS, Links
 from dynamo.sim.fault_processes import PROCESS_KINDS, Processes
-from dynamo.sim.plan import Fault
+from dynamo.sim.plan import LASTING_S, Fault
 
 if TYPE_CHECKING:
     from dynamo.sim.disk import Drive
@@ -34,7 +34,7 @@ PAIRED = frozenset(("reset", "half_open"))
 GROUPED = frozenset(("partition", "one_way"))
 
 LAST = ("partition", "partition", "isolate", "kill", "power_cut")
-LAST_S = (5.0, 20.0)
+LAST_S = (8.0, 20.0)
 HOLD_S = 0.01
 """How often it is looked whether a node is back."""
 
@@ -86,10 +86,11 @@ def draw_last(
         return ()
     kind = rng.choice(("partition", "isolate") if links else LAST)
     at = seconds - rng.uniform(*LAST_S)
-    count = rng.randint(1, len(names) - 1) if kind == "partition" else 1
+    # As many as can be without most: of some keys only stand-ins and one owner are left.
+    count = max(1, (len(names) - 1) // 2) if kind == "partition" else 1
     kind = "partition" if kind == "isolate" else kind
     targets = tuple(rng.sample(list(names), count))
-    return (Fault(at=round(at, 3), kind=kind, targets=targets, seconds=SECONDS_MAX),)
+    return (Fault(at=round(at, 3), kind=kind, targets=targets, seconds=LASTING_S),)
 
 
 def _fault(rng: Random, kind: str, at: float, names: Sequence[str], frail: str) -> Fault:

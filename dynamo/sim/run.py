@@ -79,7 +79,9 @@ def plan(seed: int, *, size: int = 0, seconds: float = 0.0) -> Plan:
         Random(f"{seed}:last"), names=names, seconds=seconds, links=hints_alone(seed)
     )
     last = max(operation.number for operation in operations)
-    again = workload.around(Random(f"{seed}:around"), drawn, clients=clients, first=last + 1)
+    again = workload.around(
+        Random(f"{seed}:around"), drawn, names=names, clients=clients, first=last + 1
+    )
     return Plan(
         seed=seed,
         size=size,

@@ -13,7 +13,7 @@ from itertools import accumulate
 from random import Random
 
 from dynamo.core.buckets import Properties
-from dynamo.sim.plan import Fault, Operation
+from dynamo.sim.plan import LASTING_S, Fault, Operation
 
 WEIGHTS = {
     # Documented face.
@@ -66,7 +66,7 @@ HOT_SHARE = 0.7
 AGAIN = 4
 """Keys that are created, deleted and created again, in turns."""
 
-LOSS_WRITES, CLOCK_WRITES = 4, 3
+LOSS_WRITES, CLOCK_WRITES, LATE_WRITES = 4, 3, 16
 OPTIONS_SHARE = 0.15
 SMALL = (24, 400)
 EDGES = (65_536, 65_537)
@@ -99,21 +99,23 @@ def draw(
 
 
 def around(
-    rng: Random, faults: Sequence[Fault], *, clients: int, first: int
+    rng: Random, faults: Sequence[Fault], *, names: Sequence[str], clients: int, first: int
 ) -> tuple[Operation, ...]:
     """Writes to a few keys that a fault makes telling. Numbers count from `first`.
 
     Through a node whose disk goes back or is lost, before that and as soon as it runs again: it
-    must not give out a dot a second time. Through one whose clock is wrong, and through those that
-    come up after it: what they stamp has to win over what they hold.
+    must not give out a dot a second time. Among those that are left when others are cut off to the
+    end: it has to be read while hints wait. Through one whose clock is wrong, and through those
+    that come up after it: what they stamp has to win over what they hold.
     """
     made: list[Operation] = []
 
-    def write(at: float, entry: str, bucket: str) -> None:
+    def write(at: float, entry: str, bucket: str, key: str = "f/h0") -> None:
         made.append(
             Operation(
                 number=first + len(made), at=max(at, 0.0), client=rng.randrange(clients),
-                kind=rng.choice(("create", "put")), entry=entry, bucket=bucket, key="f/h0",
+                kind="create" if is_known(key) else rng.choice(("create", "put")),
+                entry=entry, bucket=bucket, key=key,
                 size=rng.randint(*SMALL),
             )
         )  # fmt: skip
@@ -126,6 +128,11 @@ def around(
                 write(last - rng.uniform(0.0, span), node, rng.choice(("wide", "wide", "plain")))
             for _ in range(2 * LOSS_WRITES):
                 write(end + rng.uniform(0.1, 5.0), node, rng.choice(("wide", "wide", "plain")))
+        elif fault.kind == "partition" and fault.seconds == LASTING_S:
+            rest = [name for name in names if name not in fault.targets]
+            for number in range(LATE_WRITES):
+                at = fault.at + rng.uniform(1.0, 8.0)
+                write(at, rng.choice(rest), "plain", f"{KNOWN}late{number}")
         elif fault.kind == "clock_jump":
             for _ in range(CLOCK_WRITES):
                 write(fault.at + rng.uniform(0.0, fault.seconds), node, "latest")
