@@ -31,7 +31,8 @@ def stream_text(data: bytes) -> str:
     if not data.startswith(_VERBS):
         return f"... {len(data)} B"
     line, _, _ = data.partition(b"\r\n")
-    text = line.decode("ascii", "replace").removesuffix(" HTTP/1.1")
+    # A segment may end between the two.
+    text = line.removesuffix(b"\r").decode("ascii", "replace").removesuffix(" HTTP/1.1")
     _, found, body = data.partition(b"\r\n\r\n")
     if found and line.startswith(b"POST /peer/ops"):
         text += " " + _operations(body)

@@ -17,7 +17,7 @@ from dynamo.sim.logs import silence
 from tests.mutants.hunt import SOUND, Hunt, Kill, hunt_all, slices
 from tests.mutants.registry import MUTANTS
 
-SEEDS = 20
+SEEDS = 60
 CPU_PER_SEED_S = 120
 TEXT_CHARS = 110
 

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from dynamo.sim.logs import Listener
 from dynamo.sim.reactor import Reactor
 from dynamo.sim.tally import Tally
+from dynamo.sim.tell import stream_text
 from dynamo.sim.world import World
 
 log = Logger("dynamo.anything")
@@ -71,3 +72,8 @@ def test_a_critical_line_is_a_violation_but_not_a_refusal_to_start() -> None:
 def test_no_address_in_memory_is_told() -> None:
     heard = Heard(lambda: log.info("a {what}", what=object()))
     assert heard.lines[0].endswith("a <object object>")
+
+
+def test_a_segment_that_ends_within_the_end_of_a_line_is_told_in_one_line() -> None:
+    """A carriage return would make two of it for whoever reads the trace line by line."""
+    assert "\r" not in stream_text(b"GET / HTTP/1.1\r")
