@@ -8,7 +8,7 @@ SEEDS ?= 200
 START ?= 1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run test check unit sim mutants bench bench-failover bench-gossip bench-ring clean
+.PHONY: help run test check unit sim mutants bench bench-failover bench-gossip bench-repair bench-ring clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -42,6 +42,9 @@ bench-failover: $(STAMP) ## what killed nodes cost clients
 
 bench-gossip: $(STAMP) ## how fast fifteen nodes learn of a death, a join, a leave; four minutes
 	@$(BIN)/python bench/gossip_real.py $(ARGS)
+
+bench-repair: $(STAMP) ## a lost disk, diverged keys, flipped bytes, deletes, on three nodes; ten minutes
+	@$(BIN)/python bench/repair.py $(ARGS)
 
 bench-ring: $(STAMP) ## how even the ring is and how much a join moves
 	@$(BIN)/python -m bench.ring

@@ -43,6 +43,8 @@ DELETED = 1000
 WAIT_S = 1800.0
 BUCKET = "/v1/buckets/failover"
 KEYS = f"{BUCKET}/objects/"
+OFTEN = "repair: {interval: 30.0}\n"
+"""A partition that is written to while it is compared is known to be equal by the next round."""
 
 
 def load(nodes: Sequence[Process], method: str, seconds: float, **more: Any) -> Any:
@@ -112,7 +114,7 @@ def put(node: Process, key: str, size: int) -> None:
 
 
 def lost(folder: Path, objects: int) -> str:
-    nodes = start_nodes(folder, N)
+    nodes = start_nodes(folder, N, OFTEN)
     try:
         nodes[0].ask("PUT", BUCKET)
         warm = result(load(nodes, "PUT", 0, prefix="warm", requests=objects))
@@ -166,7 +168,7 @@ def m_hints(nodes: Sequence[Process]) -> list[int]:
 
 
 def diverged(folder: Path, objects: int) -> str:
-    nodes = start_nodes(folder, N)
+    nodes = start_nodes(folder, N, OFTEN)
     try:
         nodes[0].ask("PUT", BUCKET)
         result(load(nodes, "PUT", 0, prefix="warm", requests=objects))

@@ -15,7 +15,7 @@ from typing import Literal
 from dynamo.api.body import Whole
 from dynamo.api.errors import Answer, json_answer
 from dynamo.api.form import Form, Part, add_field, multipart_boundary, read_field, read_fields
-from dynamo.api.objects import UNTYPED, context_token, found_headers, serve
+from dynamo.api.objects import UNTYPED, context_token, found_headers, look_again, serve
 from dynamo.api.parameters import CONTENT_TYPE_CHARS_MAX
 from dynamo.api.request import Request
 from dynamo.api.site import Face
@@ -100,6 +100,9 @@ class DocumentedFace:
         name = check_bucket(decode_path(bucket.encode()))
         path = check_key(decode_path(key.encode()))
         request.foreground = True
+        return await look_again(lambda: self._answer(request, name, path))
+
+    async def _answer(self, request: Request, name: str, path: str) -> Answer | None:
         found = await self._coordinator.get(name, path, options=_OPTIONS)
         live = found.record.live()
         if not live:

@@ -9,7 +9,7 @@ never look complete.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 from wsgiref.handlers import format_date_time
@@ -21,10 +21,13 @@ from dynamo.core.clock import wall_ms_of
 from dynamo.core.conditions import PreconditionFailed, evaluate
 from dynamo.core.ranges import applies, parse_range
 from dynamo.core.record import Version
-from dynamo.errors import QuorumNotMet
+from dynamo.errors import MissingChunks, QuorumNotMet
 from dynamo.wire.context import encode_context
 
 UNTYPED = "application/octet-stream"
+
+LOOKS_MAX = 3
+"""How often a file is looked for whose bytes are gone each time."""
 
 _CONDITIONAL = (b"if-none-match", b"if-match", b"if-modified-since", b"if-unmodified-since")
 _ACCEPTS = (b"Accept-Ranges", b"bytes")
@@ -34,6 +37,20 @@ _SANDBOX = (b"Content-Security-Policy", b"sandbox")
 _REBORN = re.compile(r"(~[0-9]+)+\Z")
 
 Headers = list[tuple[bytes, bytes]]
+
+
+class Replaced(MissingChunks):
+    """A version went, with its chunks, between being found and being read; nothing was sent."""
+
+
+async def look_again(answer: Callable[[], Awaitable[Answer | None]]) -> Answer | None:
+    """Answers with what is there, though it may be replaced while it is looked at."""
+    for _ in range(LOOKS_MAX - 1):
+        try:
+            return await answer()
+        except Replaced:
+            continue
+    return await answer()
 
 
 async def serve(
@@ -95,6 +112,10 @@ async def _stream(
             if left < 0:
                 break
             await request.send(piece)
+    except MissingChunks as error:
+        if left == size:
+            raise Replaced(error.digests) from error
+        raise
     finally:
         close: Any = getattr(pieces, "aclose", None)
         if close is not None:

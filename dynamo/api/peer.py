@@ -16,16 +16,28 @@ from dynamo.api.body import read_all
 from dynamo.api.errors import Answer, json_answer
 from dynamo.api.request import Request
 from dynamo.api.site import Face
+from dynamo.core.fences import Fences
 from dynamo.core.sightings import Origin
-from dynamo.errors import Corrupt, DynamoError, MissingChunks, PeerBroke, StorageFault, StorageFull
+from dynamo.errors import (
+    Corrupt,
+    DynamoError,
+    MissingChunks,
+    NotReady,
+    PeerBroke,
+    StorageFault,
+    StorageFull,
+)
 from dynamo.replica.local import LocalReplica
 from dynamo.wire import hello, messages
 from dynamo.wire.datagrams import STATE_BYTES_MAX, BadDatagram
+from dynamo.wire.faults import fault
 from dynamo.wire.hello import Hello
 from dynamo.wire.signing import HEADER, TIME, Signer
 
 BATCH_BYTES_MAX = 16 * 1024 * 1024
 CHUNK_BYTES_MAX = 4 * 1024 * 1024
+CARRIERS = (messages.Merge, messages.Coordinate)
+"""What may bring back what was deleted, if it comes long after its time."""
 FOREGROUND: frozenset[type] = frozenset((messages.Read, messages.Merge, messages.Coordinate))
 """What other nodes' clients wait for. A merge may also be a hint that returns; it waits for the
 same disk."""
@@ -34,7 +46,8 @@ BYTES = [(b"Content-Type", b"application/octet-stream")]
 
 class PeerFace:
     """See the module. `exchange(state)` takes a peer's view of the members and gives ours;
-    `origin()` says how far this node's disk is, `heard` takes what a peer says of its own."""
+    `origin()` says how far this node's disk is, `heard` takes what a peer says of its own. What
+    `fences` holds off may read here, and changes nothing."""
 
     app = Face()
 
@@ -47,7 +60,9 @@ class PeerFace:
         exchange: Callable[[bytes], bytes],
         origin: Callable[[], Origin | None] = lambda: None,
         heard: Callable[[Origin], None] = lambda origin: None,
+        fences: Fences | None = None,
     ) -> None:
+        self._fences = fences or Fences()
         self._local = local
         self._signer = signer
         self._wall_clock = wall_clock
@@ -68,6 +83,9 @@ class PeerFace:
         if origin is not None:
             self._heard(origin)
         request.foreground = FOREGROUND.issuperset(map(type, ops))
+        if any(isinstance(op, CARRIERS) for op in ops) and not self._fences.passes(origin):
+            late = fault(NotReady("This was given up by its sender long ago."))
+            return Answer(200, BYTES, messages.encode([late] * len(ops), self._origin()))
         replies = await self._local.answer(ops)
         return Answer(200, BYTES, messages.encode(replies, self._origin()))
 

@@ -6,6 +6,7 @@ context, digests and metadata; errors are problem documents.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -18,6 +19,7 @@ from dynamo.api.objects import (
     context_token,
     found_headers,
     header_value,
+    look_again,
     node_of,
     serve,
     timestamp,
@@ -157,8 +159,13 @@ class ResourceFace:
             return await self.list_objects(request, bucket)
         name, path = _bucket_name(bucket), check_key(decode_path(key.encode()))
         given = read_query(request, _GET_PARAMETERS)
-        wanted = given.get("version")
         request.foreground = True
+        return await look_again(lambda: self._answer(request, name, path, given))
+
+    async def _answer(
+        self, request: Request, name: str, path: str, given: Mapping[str, str]
+    ) -> Answer | None:
+        wanted = given.get("version")
         found = await self._coordinator.get(name, path, options=read_options(given))
         headers = found_headers(found)
         live = found.record.live()

@@ -13,6 +13,8 @@ from dynamo.cluster.membership import Membership
 from dynamo.coordinator.terms import Defaults
 from dynamo.core.quorum import majority
 from dynamo.core.refilling import Refilling
+from dynamo.replica.graves import GraveKeeper
+from dynamo.storage import graves
 from dynamo.storage.chunks import Chunks
 from dynamo.storage.committer import Committer
 from dynamo.storage.copies import Copies
@@ -66,6 +68,7 @@ def readings(
     runner: Runner,
     upkeep: Upkeep,
     repair: Tally,
+    keeper: GraveKeeper,
 ) -> Iterable[Reading]:
     """What is read when somebody looks."""
     objects, size = copies.totals()
@@ -91,6 +94,9 @@ def readings(
     yield Reading("antientropy_keys_listed", {(): repair.listed}, counter=True)
     yield Reading("antientropy_keys_read", {(): repair.read}, counter=True)
     yield Reading("antientropy_keys_repaired", {(): repair.repaired}, counter=True)
+    yield Reading("tombstones", {(): graves.count(engine.view())})
+    yield Reading("tombstones_reaped", {(): keeper.reaped}, counter=True)
+    yield Reading("late_requests_refused", {(): keeper.fences.refused}, counter=True)
     events = {(name,): n for name, n in view.counts.items()}
     yield Reading("gossip_events", events, ("event",), counter=True)
     yield Reading("background_share", {(): runner.admitted().share})

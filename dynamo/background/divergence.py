@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 
+from dynamo.core.grace import Grace
 from dynamo.core.record import Record
 from dynamo.errors import DynamoError, PeerBroke, PeerFault
 from dynamo.log import make_logger
@@ -56,6 +57,7 @@ class Surroundings:
 
     view: ClusterView
     keeper: TreeKeeper
+    grace: Grace = attrs.field(factory=Grace)
     tally: Tally = attrs.field(factory=Tally)
     slots: DeferredSemaphore = attrs.field(factory=lambda: DeferredSemaphore(MENDING_MAX))
 
@@ -167,8 +169,15 @@ class Divergence:
         if lost is not None:
             raise lost
 
+    async def _mend_held(self, key: Key) -> None:
+        since = self.around.grace.enter()
+        try:
+            await self._mend(*key)
+        finally:
+            self.around.grace.leave(since)
+
     def _mending(self, key: Key) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._mend(*key))
+        return Deferred.fromCoroutine(self._mend_held(key))
 
     async def _mend(self, incarnation: bytes, key: bytes) -> None:
         """Makes both sides' copies of one key the merge of both, if they still differ."""

@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 from twisted.internet.defer import Deferred, DeferredList
 
+from dynamo.core.grace import Grace
 from dynamo.core.record import Record
 from dynamo.errors import Corrupt
 from dynamo.log import make_logger
@@ -38,6 +39,7 @@ class Handoff:
     copies: Copies
     buckets: BucketTable
     actor: Callable[[], str]
+    grace: Grace = attrs.field(factory=Grace)
     delivered: int = 0
     _cursor: dict[str, bytes] = attrs.field(factory=dict)
 
@@ -48,7 +50,7 @@ class Handoff:
     async def step(self) -> bool:
         """Delivers one batch to each member that can take it; True if any took something."""
         steps = [
-            Deferred.fromCoroutine(self._deliver(target))
+            Deferred.fromCoroutine(self._deliver_held(target))
             for target in sorted(self.copies.hints.counts)
             if self.view.is_healthy(target) and target != self.view.name
         ]
@@ -57,6 +59,13 @@ class Handoff:
             if not ok:
                 result.raiseException()
         return any(progress for _, progress in outcomes)
+
+    async def _deliver_held(self, target: str) -> bool:
+        since = self.grace.enter()
+        try:
+            return await self._deliver(target)
+        finally:
+            self.grace.leave(since)
 
     async def _deliver(self, target: str) -> bool:
         view = self.copies.engine.view()

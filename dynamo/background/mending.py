@@ -20,6 +20,7 @@ import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
+from dynamo.core.grace import Grace
 from dynamo.core.quorum import ReadTally, majority
 from dynamo.errors import Corrupt, DynamoError, MissingChunks, StorageFault
 from dynamo.log import make_logger
@@ -56,6 +57,7 @@ class Mender:
     w: int | Literal["quorum"] = "quorum"
     corrupt: Callable[[str], object] = lambda kind: None
     wake: Callable[[], object] = lambda: None
+    grace: Grace = attrs.field(factory=Grace)
     mended: int = 0
     _bad_records: dict[tuple[bytes, bytes], None] = attrs.field(factory=dict)
     _given_up: dict[tuple[bytes, bytes], float] = attrs.field(factory=dict)
@@ -96,6 +98,13 @@ class Mender:
 
     async def _mend_record(self, incarnation: bytes, key: bytes) -> bool:
         """Whether there is nothing left to do for a key."""
+        since = self.grace.enter()
+        try:
+            return await self._mend_held(incarnation, key)
+        finally:
+            self.grace.leave(since)
+
+    async def _mend_held(self, incarnation: bytes, key: bytes) -> bool:
         bucket = self.buckets.by_incarnation.get(incarnation)
         if bucket is None or not await self.recovery.set_aside(incarnation, key):
             return True

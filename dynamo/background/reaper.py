@@ -42,7 +42,7 @@ class Reaper:
 
     def _look(self) -> None:
         for name, bucket in self.buckets.states.items():
-            gone = bucket.generation if bucket.deleted else bucket.generation - 1
+            gone = bucket.generations_gone
             for generation in range(self._seen.get(name, 0) + 1, gone + 1):
                 self._waiting.append(Bucket(name, generation).incarnation)
             self._seen[name] = max(gone, self._seen.get(name, 0))

@@ -186,6 +186,7 @@ class Refill:
         """Does a slice of one partition, and puts it back if there is more of it."""
         if not self.around.view.is_healthy(pull.peer):
             return
+        since = self.around.grace.enter()
         try:
             done = await pull.step(self.clock.seconds())
         except DynamoError as error:
@@ -195,6 +196,8 @@ class Refill:
             self._hold(pull.peer, "pulling failed")
             log.failure("Pulling from {peer} failed", peer=pull.peer)
             return
+        finally:
+            self.around.grace.leave(since)
         pair = (pull.partition, pull.peer, pull.copies)
         if not done:
             self._queue.append(pull)

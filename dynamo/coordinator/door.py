@@ -119,8 +119,13 @@ class Door:
     async def get(self, bucket: str, key: str, *, options: Options) -> Found:
         found, terms = await self._settle(bucket, options, "read")
         raw = key.encode()
-        answers = await self.reader.read(found.incarnation, raw, terms, True)
-        self.repairer.mend(found.incarnation, raw, answers, terms)
+        grace = self.repairer.grace
+        since = grace.enter()
+        try:
+            answers = await self.reader.read(found.incarnation, raw, terms, True)
+            self.repairer.mend(found.incarnation, raw, answers, terms, since)
+        finally:
+            grace.leave(since)
         return Found(
             bucket=found,
             key=key,

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from dynamo.coordinator.preferences import Preferences
 from dynamo.coordinator.reads import Answers
 from dynamo.coordinator.terms import Terms
+from dynamo.core.grace import Grace
 from dynamo.errors import DynamoError
 from dynamo.log import make_logger
 from dynamo.ports import ClusterView
@@ -35,10 +36,14 @@ class Repairer:
     preferences: Preferences
     clock: IReactorTime
     counted: Callable[[str, str], None]
+    grace: Grace = attrs.field(factory=Grace)
     _under_way: int = 0
 
-    def mend(self, incarnation: bytes, key: bytes, answers: Answers, terms: Terms) -> None:
-        """Sends the merge to every owner whose answer was short of it, soon."""
+    def mend(
+        self, incarnation: bytes, key: bytes, answers: Answers, terms: Terms, since: int
+    ) -> None:
+        """Sends the merge to every owner whose answer was short of it, soon; part of the read that
+        began at `since`."""
         record = answers.record
         records = answers.records.values()
         if all(known is record or known.same_versions(record) for known in records):
@@ -54,12 +59,14 @@ class Repairer:
                 self.counted("repair", "skipped")
                 continue
             self._under_way += 1
-            self.clock.callLater(0, self._send, name, merge)
+            self.grace.enter(since)
+            self.clock.callLater(0, self._send, name, merge, since)
 
-    def _send(self, name: str, merge: messages.Merge) -> None:
+    def _send(self, name: str, merge: messages.Merge, since: int) -> None:
         sent = Deferred.fromCoroutine(deliver(self.view, self.view.replica(name), merge))
         sent.addCallbacks(self._mended, self._failed)
         sent.addErrback(lambda f: log.failure("Repairing a replica failed", failure=f))
+        sent.addBoth(lambda _: self.grace.leave(since))
 
     def _mended(self, _: None) -> None:
         self._under_way -= 1

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from dynamo.coordinator.preferences import Preferences
 from dynamo.core.clock import HybridClock
+from dynamo.core.grace import Grace
 from dynamo.core.preference import Preference, Target
 from dynamo.core.quorum import WriteTally
 from dynamo.core.record import Context, Record, Version
@@ -62,25 +63,32 @@ class Writer:
     actor: Callable[[], str]
     counted: Callable[[str, str], None]
     lacks: Callable[[bytes, bytes], tuple[str, ...]]
+    grace: Grace = attrs.field(factory=Grace)
 
     async def write(self, op: Coordinate) -> CoordinateReply:
         """Gets a write done, here or through one of its targets.
 
         Raises `QuorumNotMet`, or `StorageFull` when that is what keeps it from W.
         """
+        since = self.grace.enter()
+        try:
+            return await self._write(op)
+        finally:
+            self.grace.leave(since)
+
+    async def _write(self, op: Coordinate) -> CoordinateReply:
         preference = self.preferences.of(op.incarnation, op.key, op.n, op.strict)
         refusal: DynamoError | None = None
         op = msgspec.structs.replace(op, stamp=self.hybrid.tick(self.wall_ms()))
-        if preference.target(self.view.name) is not None:
-            try:
-                return await self.coordinate(op)
-            except (StorageFault, Overloaded) as error:
-                refusal = error
-        for target in preference.targets:
-            if target.name == self.view.name:
+        for name in self._coordinators(op, preference):
+            if name == self.view.name:
+                try:
+                    return await self.coordinate(op)
+                except (StorageFault, Overloaded) as error:
+                    refusal = error
                 continue
-            asked = self.view.replica(target.name).call(op)
-            asked.addTimeout(min(FORWARD_S, op.timeout), self.clock, _unanswered(target.name))
+            asked = self.view.replica(name).call(op)
+            asked.addTimeout(min(FORWARD_S, op.timeout), self.clock, _unanswered(name))
             try:
                 reply = await asked
             except (PeerFault, StorageFault, Overloaded, NotReady) as error:
@@ -92,6 +100,19 @@ class Writer:
         if isinstance(refusal, StorageFull):
             raise refusal
         raise QuorumNotMet("write", 0, op.w, str(refusal or "no member can coordinate it"))
+
+    def _coordinators(self, op: Coordinate, preference: Preference) -> list[str]:
+        """Who may coordinate a write, in the order in which they are asked: this node first, if it
+        is a target, because it costs nothing.
+
+        A write without a context replaces what its coordinator holds, so a stand-in, which may
+        hold nothing, is the last to coordinate that: it would delete nothing and say it had.
+        """
+        me = self.view.name
+        names = [target.name for target in preference.targets]
+        blind = [t.name for t in preference.targets if t.stand_in_for] if op.context is None else []
+        names.sort(key=lambda name: (name in blind, name != me))
+        return names
 
     async def coordinate(self, op: Coordinate) -> CoordinateReply:
         """Coordinates a write as one of its targets; also the handler of a forwarded one.
@@ -110,20 +131,24 @@ class Writer:
             missed.append(me.stand_in_for)
         elif not owner:
             missed.append(preference.owners[0])
-        context, stamp = await self._base(op)
-        record = await self.copies.coordinate(
-            op.incarnation,
-            op.key,
-            op.draft,
-            actor=self.actor(),
-            stamp=stamp,
-            context=context,
-            latest=op.latest,
-            owner=owner,
-            missed_by=missed,
-        )
-        spread = Spread(self, op, record, preference)
-        spread.begin()
+        since = self.grace.enter()
+        try:
+            context, stamp = await self._base(op)
+            record = await self.copies.coordinate(
+                op.incarnation,
+                op.key,
+                op.draft,
+                actor=self.actor(),
+                stamp=stamp,
+                context=context,
+                latest=op.latest,
+                owner=owner,
+                missed_by=missed,
+            )
+            spread = Spread(self, op, record, preference, since)
+            spread.begin()
+        finally:
+            self.grace.leave(since)
         await spread.answered
         made = _made(op, record)
         return CoordinateReply(
@@ -156,11 +181,13 @@ class Writer:
 
 
 class Spread:
-    """One record on its way to the other targets. `answered` fires at W, or fails for good."""
+    """One record on its way to the other targets. `answered` fires at W, or fails for good. It is
+    part of what began at `since` until the last one it was sent to has answered or failed."""
 
     def __init__(
-        self, writer: Writer, op: Coordinate, record: Record, preference: Preference
+        self, writer: Writer, op: Coordinate, record: Record, preference: Preference, since: int
     ) -> None:
+        self._since = since
         self._writer = writer
         self._op = op
         self._record = record
@@ -188,9 +215,11 @@ class Spread:
     def _send(self, target: Target) -> None:
         op, writer = self._op, self._writer
         merge = messages.Merge(op.incarnation, op.key, self._record, op.latest, target.stand_in_for)
+        writer.grace.enter(self._since)
         sent = writer.view.replica(target.name).call(merge)
         sent.addCallbacks(self._acked, self._failed, callbackArgs=(target,), errbackArgs=(target,))
         sent.addErrback(lambda f: log.failure("Spreading a write failed", failure=f))
+        sent.addBoth(lambda _: writer.grace.leave(self._since))
 
     def _acked(self, reply: Reply, target: Target) -> None:
         assert isinstance(reply, messages.MergeReply)

@@ -43,6 +43,11 @@ class Bucket(msgspec.Struct, frozen=True, array_like=True):
         return not self.deleted
 
     @property
+    def generations_gone(self) -> int:
+        """How many generations were deleted: all before the present one, and it too if it is."""
+        return self.generation if self.deleted else self.generation - 1
+
+    @property
     def incarnation(self) -> bytes:
         """The id that this generation's keys are stored under, 8 bytes."""
         return _incarnation(self.generation, self.name)

@@ -99,6 +99,10 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
                 shown[version.write] = version
         return tuple(sorted(shown.values(), key=lambda v: v.order, reverse=True))
 
+    def is_tombstone(self) -> bool:
+        """Whether this says of a key only that it was written and is no more."""
+        return bool(self.context) and all(version.deleted for version in self.versions)
+
     def known(self) -> bool:
         """Whether anything was ever written here (a tombstone is known and has no live version)."""
         return bool(self.context)
@@ -121,14 +125,16 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
         stamp: int,
         context: Context | None = None,
         latest: bool = False,
+        floor: int = 0,
     ) -> Record:
         """The record after `actor` coordinated one write.
 
         `context` is what the client had seen; `None` means "what is held here", `{}` means
         "nothing" (a create). `draft=None` deletes. The new dot follows the last one of `actor`
-        known here: an actor whose earlier dots may be missing here would make the context claim
-        them. If this very write is already held, the record is returned unchanged: a retry gets
-        no second dot.
+        known here, and `floor`: an actor whose earlier dots may be missing here would make the
+        context claim them, so those up to `floor` must be dots of other keys, or dots that are
+        gone everywhere. If this very write is already held, the record is returned unchanged: a
+        retry gets no second dot.
         """
         if draft is not None and any(v.write == draft.write for v in self.versions):
             return self
@@ -137,7 +143,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
         union = _join(self.context, seen)
         if draft is None and not latest:
             return _record(union, kept)
-        counter = union.get(actor, 0) + 1
+        counter = max(union.get(actor, 0), floor) + 1
         union[actor] = counter
         if draft is None:
             made = Version(actor, counter, stamp, b"", 0, "", deleted=True)

@@ -20,12 +20,15 @@ BOOTS_MAX = 4
 
 class Origin(msgspec.Struct, frozen=True, array_like=True):
     """Who speaks, and what is on its disk: `directory` is drawn when a data directory is made,
-    `boot` when the process starts; every dot in the message was on disk at `commit`."""
+    `boot` when the process starts; every dot in the message was on disk at `commit`. The messages
+    of a member rise by (`incarnation`, `number`) (`dynamo.core.fences`)."""
 
     name: str
     directory: int
     boot: str
     commit: int
+    incarnation: int = 0
+    number: int = 0
 
 
 @attrs.define

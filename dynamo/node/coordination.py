@@ -20,6 +20,7 @@ from dynamo.coordinator.repair import Repairer
 from dynamo.coordinator.terms import Defaults
 from dynamo.coordinator.writes import Writer
 from dynamo.core.clock import HybridClock
+from dynamo.core.grace import Grace
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.wholeness import Wholeness
 from dynamo.storage.copies import Copies
@@ -40,11 +41,13 @@ def build_door(
     hybrid: HybridClock,
     wall_ms: Callable[[], int],
     actor: Callable[[], str],
+    grace: Grace,
     counted: Callable[[str, str], None],
     whole: Wholeness,
 ) -> Door:
     """The coordinator, and in `local` what peers may ask of it. `wall_ms` is in milliseconds since
-    the epoch; `counted(operation, outcome)` is for metrics."""
+    the epoch; `grace` hears of what carries records, `counted(operation, outcome)` is for metrics.
+    """
     preferences = Preferences(view)
     asking: dict[str, Any] = {
         "view": view,
@@ -53,7 +56,7 @@ def build_door(
         "counted": counted,
     }
     timing: dict[str, Any] = {"hybrid": hybrid, "wall_ms": wall_ms}
-    writer = Writer(copies=copies, actor=actor, lacks=whole.lacks, **asking, **timing)
+    writer = Writer(copies=copies, actor=actor, lacks=whole.lacks, grace=grace, **asking, **timing)
     buckets = Buckets(view=view, table=table, clock=reactor, defaults=defaults, **timing)
     local.handlers[Coordinate] = lambda op: Deferred.fromCoroutine(writer.coordinate(op))
     local.handlers[BucketMake] = lambda op: Deferred.fromCoroutine(buckets.make(op))
@@ -65,7 +68,7 @@ def build_door(
         buckets=buckets,
         writer=writer,
         reader=Reader(local_read=copies.read, awaits=whole.awaits, **asking),
-        repairer=Repairer(**asking),
+        repairer=Repairer(grace=grace, **asking),
         bodies=Bodies(
             view=view,
             clock=reactor,

@@ -27,6 +27,7 @@ from dynamo.cluster.rollback import Rollback
 from dynamo.config import Address, Config
 from dynamo.coordinator.terms import Defaults
 from dynamo.core.clock import HybridClock
+from dynamo.core.grace import Grace
 from dynamo.core.members import IDENTITY_MAX, Member, Role
 from dynamo.core.refilling import Progress, Refilling
 from dynamo.core.sightings import Origin, Sightings
@@ -35,6 +36,7 @@ from dynamo.errors import DynamoError
 from dynamo.log import make_logger
 from dynamo.node.coordination import build_door
 from dynamo.node.work import Work
+from dynamo.replica.graves import GraveKeeper
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.pool import peer_client
 from dynamo.replica.remote import RemoteReplica
@@ -81,6 +83,7 @@ class Node(Service):
         self._open_disk = open_disk or partial(LocalDisk, config.node.data_dir, reactor)
         self._boot = rng.randbytes(8).hex()
         self._sightings = Sightings()
+        self._messages = 0
         self._refilling = Refilling(config.node.name)
         self._ports: list[Any] = []
 
@@ -167,11 +170,12 @@ class Node(Service):
         )
         self.identity = Identity(self.engine, self.committer)
         self.identity.load()
+        self._loaded_incarnation = self.identity.incarnation
         self.table = BucketTable(self.engine, self.committer)
         self.table.load()
         copies_of = partial(self.table.copies_of, default=self.config.replication.n)
         self.trees = Trees(self.config.cluster.partitions, copies_of)
-        self.copies.moved = self.trees.apply
+        self.copies.moved, self.copies.gone = self.trees.apply, self.table.gone
         swept = self.copies.sweep()
         if swept:
             log.info("Swept {n} leftovers of unfinished writes", n=swept)
@@ -219,6 +223,10 @@ class Node(Service):
         )
         self.view.rollback = Rollback(self._origin(), self._reactor, self._sign_anew)
         self.local = LocalReplica(config.node.name, self.copies, self.chunks, self.table, self.view)
+        self.graves = GraveKeeper(
+            self.copies, self.view, self._actor, self._wall_ms, self._fence, Grace()
+        )
+        self.local.handlers.update(self.graves.handlers())
         self.whole = Wholeness(self.view, self.trees, self.identity, self._refilling)
         self.local.awaits, self.local.awaits_listed = self.whole.awaits, self.whole.awaits_listed
 
@@ -238,6 +246,7 @@ class Node(Service):
             hybrid=self.hybrid,
             wall_ms=self._wall_ms,
             actor=self._actor,
+            grace=self.graves.grace,
             counted=self.metrics.operation,
             whole=self.whole,
         )
@@ -252,6 +261,7 @@ class Node(Service):
             reactor=self._reactor,
             actor=self._actor,
             metrics=self.metrics,
+            graves=self.graves,
             trees=self.trees,
             identity=self.identity,
             refilling=self._refilling,
@@ -279,6 +289,7 @@ class Node(Service):
             self.view.answer_exchange,
             self._origin,
             self._heard,
+            self.graves.fences,
         )
         self._api_site = site(
             DocumentedFace(self.door, partial(status, self.view)).app,
@@ -321,7 +332,7 @@ class Node(Service):
 
     def _readings(self) -> Iterable[Reading]:
         work = self.work
-        tasks = (work.runner, work.upkeep, work.antientropy.tally)
+        tasks = (work.runner, work.upkeep, work.antientropy.tally, self.graves)
         yield from readings(self.copies, self.engine, self.chunks, self.view, *tasks)
         yield from refill_readings(self._refilling, self.identity.refilling)
 
@@ -337,7 +348,14 @@ class Node(Service):
 
     def _origin(self) -> Origin:
         name = self.config.node.name
-        return Origin(name, self._directory, self._boot, self.engine.number())
+        self._messages += 1
+        incarnation, commit = self.identity.incarnation, self.engine.number()
+        return Origin(name, self._directory, self._boot, commit, incarnation, self._messages)
+
+    def _fence(self) -> Origin | None:
+        """None until this start has claimed an incarnation of its own."""
+        own = self.identity.incarnation > self._loaded_incarnation
+        return self._origin() if own else None
 
     def _heard(self, origin: Origin) -> None:
         if origin.name in self.view.peers.by_name:

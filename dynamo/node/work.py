@@ -15,12 +15,14 @@ from dynamo.background.handoff import Handoff
 from dynamo.background.reaper import Reaper
 from dynamo.background.refill import Refill
 from dynamo.background.runner import Runner, Task
+from dynamo.background.tombstones import TombstoneReaper
 from dynamo.background.upkeep import Upkeep
 from dynamo.cluster.membership import Membership
 from dynamo.config import Config
 from dynamo.core.admission import Admission
 from dynamo.core.refilling import Refilling
 from dynamo.ports import Liveness
+from dynamo.replica.graves import GraveKeeper
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.trees import TreeKeeper
 from dynamo.replica.wholeness import Wholeness
@@ -30,6 +32,9 @@ from dynamo.storage.trees import Trees
 
 LOOK_S = 1.0
 """Seconds between two looks whether anything is to be compared."""
+
+REAP_S = 2.0
+"""Seconds between two tries to reap tombstones."""
 
 
 class Work:
@@ -49,6 +54,7 @@ class Work:
         reactor: Any,
         actor: Callable[[], str],
         metrics: Metrics,
+        graves: GraveKeeper,
         trees: Trees,
         identity: Identity,
         refilling: Refilling,
@@ -71,22 +77,21 @@ class Work:
             corrupt=metrics.corrupt,
             verified=metrics.verified,
         )
+        grace = self.upkeep.mender.grace = graves.grace
         keeper = TreeKeeper(copies, trees, table, wall_clock)
         local.handlers.update(keeper.handlers())
         local.exchanged = keeper.exchanged
         keeper.lacking = whole.pair_lacks
-        around = Surroundings(view, keeper)
+        around = Surroundings(view, keeper, grace)
         self.refill = Refill(around, identity, refilling, reactor)
-        self.antientropy = AntiEntropy(
-            around=around,
-            interval=config.repair.interval,
-            seconds=reactor.seconds,
-            rng=rng,
-        )
+        self.antientropy = AntiEntropy(around, config.repair.interval, reactor.seconds, rng)
         self._look_s = min(LOOK_S, config.repair.interval / 4)
         self._view = view
         self._census = Census(trees=trees, copies=copies, buckets=table)
-        self._handoff = Handoff(view=view, copies=copies, buckets=table, actor=actor)
+        self._handoff = Handoff(view=view, copies=copies, buckets=table, actor=actor, grace=grace)
+        self.tombstones = TombstoneReaper(
+            view, copies, table, trees.copies_of, reactor, random.Random(rng.randbytes(16))
+        )
         self._reaper = Reaper(copies=copies, buckets=table)
 
     def start(self) -> None:
@@ -101,6 +106,10 @@ class Work:
         self.runner.add(Task("census", self._census.step, idle_s=self._look_s, busy_s=0.005))
         self.runner.add(
             Task("antientropy", self.antientropy.step, idle_s=self._look_s, busy_s=0.01)
+        )
+        reap = self.tombstones
+        self.runner.add(
+            Task("tombstones", reap.step, idle_s=REAP_S, busy_s=0.01, progress=reap.progress)
         )
         self.runner.add(Task("refill", self.refill.step, idle_s=self._look_s, busy_s=0.01))
         self.upkeep.start(self.runner)

@@ -21,7 +21,7 @@ from dynamo.core.sightings import Origin
 from dynamo.errors import MissingChunks, PeerBroke, PeerUnreachable, StorageFull
 from dynamo.replica.lane import Lane
 from dynamo.replica.pool import peer_url
-from dynamo.wire import hello, messages
+from dynamo.wire import hello, messages, reaping
 from dynamo.wire.hello import Hello
 from dynamo.wire.messages import Op, Reply
 from dynamo.wire.signing import HEADER, TIME, Signer
@@ -37,13 +37,17 @@ LANES: dict[type[Op], str] = {
     messages.TreeLevel: "tree",
     messages.TreeKeys: "tree",
     messages.Pull: "pull",
+    reaping.GravesLook: "reap",
+    reaping.GravesSettle: "reap",
+    reaping.GravesSeal: "reap",
+    reaping.GravesBury: "reap",
     messages.Merge: "write",
     messages.BucketMerge: "write",
     messages.ChunksDiscard: "write",
     messages.Coordinate: "forward",
     messages.BucketMake: "forward",
 }
-IN_FLIGHT = {"read": 1, "scan": 2, "tree": 1, "pull": 2, "write": 1, "forward": 8}
+IN_FLIGHT = {"read": 1, "scan": 2, "tree": 1, "pull": 2, "reap": 1, "write": 1, "forward": 8}
 OPS = b"/peer/ops"
 SILENT_S = 1.0
 ANSWER_BYTES_MAX = 64 * 1024 * 1024

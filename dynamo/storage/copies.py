@@ -10,7 +10,7 @@ Records live in table `records` at `dynamo.storage.rows.row(incarnation, key)`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -18,9 +18,9 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from dynamo.core.record import EMPTY, Context, Draft, Record
-from dynamo.errors import Corrupt, DynamoError, MissingChunks
+from dynamo.errors import Corrupt, DynamoError, MissingChunks, NoSuchBucket
 from dynamo.log import make_logger
-from dynamo.storage import broken, hints, ledger, places, rows
+from dynamo.storage import broken, graves, hints, ledger, places, rows
 from dynamo.storage.chunks import Chunks
 from dynamo.storage.committer import Committer
 from dynamo.storage.effects import Effects
@@ -45,9 +45,11 @@ class Copies:
 
     `alone` runs a blocking call on the committer's thread, between two commits. `observe` is
     told every stamp that comes in from outside (for the hybrid clock). `damaged` is told each time
-    the record of a key could not be read, `corrupt` once for each row that was found damaged.
-    told every stamp that comes in from outside (for the hybrid clock), `moved` how the fingerprints
-    of owned keys changed, in the order of the commits (for the trees). From here on every
+    the record of a key could not be read, `corrupt` once for each row that was found damaged,
+    `moved` how the fingerprints
+    of owned keys changed, in the order of the commits (for the trees), `touched` of which key
+    something is about to be stored or noted. `gone`: the names of deleted buckets, by
+    incarnation; nothing is stored for them any more. From here on every
     commit ends with a job of `places`.
     """
 
@@ -61,6 +63,8 @@ class Copies:
     damaged: Callable[[bytes, bytes], object] = lambda incarnation, key: None
     corrupt: Callable[[str], object] = lambda kind: None
     moved: Callable[[Sequence[Change]], None] = lambda changes: None
+    touched: Callable[[bytes, bytes], None] = lambda incarnation, key: None
+    gone: Mapping[bytes, str] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self.committer.last_job = self.places.close_commit
@@ -114,19 +118,16 @@ class Copies:
         Fails with `Corrupt` while what is held here is damaged: the write would not replace what it
         is meant to. Where nobody can tell what that was, it goes on without.
         """
+        self.touched(incarnation, key)
 
         def job(txn: Transaction, effects: Effects) -> Record:
+            if incarnation in self.gone:
+                raise NoSuchBucket(self.gone[incarnation])
             old, other = both(txn, effects, incarnation, key)
             if not owner:
                 old, other = other, old
             known = old.merge(other, latest=latest) if other.known() else old
-            new = known.put(
-                draft,
-                actor=ledger.signs_as(txn, actor),
-                stamp=max([stamp, *(v.stamp + 1 for v in known.versions)]),
-                context=context,
-                latest=latest,
-            )
+            new = _written(txn, known, draft, actor, stamp, context, latest)
             if not new.known():
                 return new  # the delete of what nobody here ever heard of: there is nothing to keep
             if new is not old:
@@ -146,7 +147,7 @@ class Copies:
         self, incarnation: bytes, key: bytes, record: Record, *, latest: bool = False
     ) -> Deferred[Record]:
         """Merges a record from elsewhere into the owned copy; fires once it is on disk."""
-        self.note_stamps(record)
+        self._take(incarnation, key, record)
         return self.submit(
             lambda txn, effects: self._merge(txn, effects, incarnation, key, record, latest),
             frees_space=not record.versions,
@@ -158,8 +159,8 @@ class Copies:
         Fails as a whole where a single `merge` would fail for a reason that is not its own, such
         as a full disk.
         """
-        for _, _, record, _ in many:
-            self.note_stamps(record)
+        for incarnation, key, record, _ in many:
+            self._take(incarnation, key, record)
 
         def job(txn: Transaction, effects: Effects) -> list[Record | DynamoError]:
             outcomes: list[Record | DynamoError] = []
@@ -176,9 +177,11 @@ class Copies:
         self, target: str, incarnation: bytes, key: bytes, record: Record, *, latest: bool = False
     ) -> Deferred[Record]:
         """Keeps a record for the absent owner `target`; fires once it is on disk."""
-        self.note_stamps(record)
+        self._take(incarnation, key, record)
 
         def job(txn: Transaction, effects: Effects) -> Record:
+            if incarnation in self.gone:
+                return EMPTY
             kept = broken.look(txn, hints.HELD, incarnation, key)
             old = kept.record
             new = old.merge(record, latest=latest)
@@ -196,6 +199,7 @@ class Copies:
 
     def note_missed(self, target: str, incarnation: bytes, key: bytes) -> Deferred[None]:
         """Notes that the owner `target` lacks what this node holds of a key."""
+        self.touched(incarnation, key)
         return self.submit(
             lambda txn, effects: hints.note(txn, effects, target, incarnation, key),
             frees_space=False,
@@ -254,7 +258,9 @@ class Copies:
                     ledger.count(txn, kept.record, EMPTY)
                 effects.unused += ledger.refer(txn, kept.record, EMPTY)
                 txn.delete(RECORDS, row)
-                places.move(effects, incarnation, key, kept.record if whole else None, EMPTY)
+                before = kept.record if whole else None
+                places.move(effects, incarnation, key, before, EMPTY)
+                graves.note(txn, incarnation, key, before, EMPTY)
             return len(found)
 
         return self.submit(job, frees_space=True)
@@ -297,6 +303,8 @@ class Copies:
         record: Record,
         latest: bool,
     ) -> Record:
+        if incarnation in self.gone:
+            return EMPTY
         kept = broken.look(txn, RECORDS, incarnation, key)
         old = kept.record
         new = old.merge(record, latest=latest)
@@ -308,6 +316,11 @@ class Copies:
             self.require_chunks(old, new)
             own(txn, effects, incarnation, key, old, new)
         return new
+
+    def _take(self, incarnation: bytes, key: bytes, record: Record) -> None:
+        """A record has come in."""
+        self.touched(incarnation, key)
+        self.note_stamps(record)
 
     def _met_damage(self, failure: Failure, incarnation: bytes, key: bytes) -> Failure:
         if failure.check(Corrupt):
@@ -354,6 +367,27 @@ class Copies:
             freed = self.discard(effects.unused)
             freed.addErrback(lambda f: log.error("Chunks were not freed: {f}", f=f.value))
         return result
+
+
+def _written(
+    txn: Transaction,
+    known: Record,
+    draft: Draft | None,
+    actor: str,
+    stamp: int,
+    context: Context | None,
+    latest: bool,
+) -> Record:
+    """The record after one write, with a dot and a stamp above all that this node gave out."""
+    counter, last = ledger.floor(txn, actor)
+    return known.put(
+        draft,
+        actor=ledger.signs_as(txn, actor),
+        stamp=max([stamp, last + 1, *(v.stamp + 1 for v in known.versions)]),
+        context=context,
+        latest=latest,
+        floor=counter,
+    )
 
 
 def _sole(outcomes: list[Any]) -> Any:

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 KEY_BYTES_MAX = 511
 """The longest key a table takes; LMDB's build-time default."""
 
-TABLES = ("records", "places", "changes", "held", "hints", "buckets", "refs", "meta")
+TABLES = ("records", "places", "changes", "graves", "held", "hints", "buckets", "refs", "meta")
 """Every table there is: owned records, their keys by place in the hash space, the keys whose place
-is to be written yet, copies held for others, what others have to be told, bucket states, chunk
-reference counts, and the node's own facts (actor, hand, members)."""
+is to be written yet, the places of tombstones, copies held for others, what others have to be told,
+bucket states, chunk reference counts, and the node's own facts (actor, hand, members)."""
 
 
 class View(Protocol):

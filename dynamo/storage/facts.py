@@ -165,13 +165,15 @@ class Identity:
 class BucketTable:
     """Every bucket state this node knows, deleted ones included.
 
-    `states` is by name, `by_incarnation` holds the ones that exist.
+    `states` is by name, `by_incarnation` holds the ones that exist, `gone` the names of those that
+    do not any more, by incarnation.
     """
 
     engine: Engine
     committer: Committer
     states: dict[str, Bucket] = attrs.field(factory=dict)
     by_incarnation: dict[bytes, Bucket] = attrs.field(factory=dict)
+    gone: dict[bytes, str] = attrs.field(factory=dict)
     _digest: str = ""
 
     def load(self) -> None:
@@ -235,10 +237,13 @@ class BucketTable:
 
     def _take(self, bucket: Bucket) -> None:
         old = self.states.get(bucket.name)
+        known = 0 if old is None else old.generations_gone
         if old is not None:
             bucket = old.merge(bucket)
             self.by_incarnation.pop(old.incarnation, None)
         self.states[bucket.name] = bucket
         if bucket.exists:
             self.by_incarnation[bucket.incarnation] = bucket
+        for generation in range(known + 1, bucket.generations_gone + 1):
+            self.gone[Bucket(bucket.name, generation).incarnation] = bucket.name
         self._digest = ""

@@ -137,11 +137,7 @@ def drop(
 
     The copy goes too when it is not needed for another target.
     """
-    others = [
-        key[len(TARGET_PREFIX) :]
-        for key, name in txn.scan("meta", TARGET_PREFIX, rows.after_prefix(TARGET_PREFIX))
-        if name != target.encode()
-    ]
+    others = targets(txn, but=target)
     for hint in delivered:
         row = place(target, hint.incarnation, hint.key)
         there = txn.get(HINTS, row)
@@ -150,8 +146,7 @@ def drop(
             continue
         txn.delete(HINTS, row)
         effects.hinted.append((target, -1))
-        shared = tail(hint.incarnation, hint.key)
-        if any(txn.get(HINTS, other + shared) for other in others):
+        if is_noted(txn, others, hint.incarnation, hint.key):
             continue
         copy = broken.look(txn, HELD, hint.incarnation, hint.key)
         if copy.fresh:
@@ -161,6 +156,18 @@ def drop(
             ledger.leaves(txn, actor, copy.record)
             effects.unused += ledger.refer(txn, copy.record, EMPTY)
             txn.delete(HELD, rows.row(hint.incarnation, hint.key))
+
+
+def targets(view: View, but: str = "") -> list[bytes]:
+    """The ids of all that hints were ever kept for here, without that of `but`."""
+    named = view.scan("meta", TARGET_PREFIX, rows.after_prefix(TARGET_PREFIX))
+    return [key[len(TARGET_PREFIX) :] for key, name in named if name != but.encode()]
+
+
+def is_noted(view: View, targets: Iterable[bytes], incarnation: bytes, key: bytes) -> bool:
+    """Whether one of these targets has yet to be told about a key."""
+    shared = tail(incarnation, key)
+    return any(view.get(HINTS, target + shared) for target in targets)
 
 
 def damaged(view: View, after: bytes, limit: int) -> tuple[list[bytes], bytes]:

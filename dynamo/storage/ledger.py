@@ -8,6 +8,8 @@ with the record it accounts for or not at all.
   the same actor would be a dot used twice or, if counted on, a context that claims to know the
   earlier ones and drops them from every replica (riak_kv issue 679). So from that commit on the
   node signs with a new actor, its next *hand*: `n1`, then `n1~1~2`, `n1~1~3`.
+- A tombstone that is reaped leaves every disk (`dynamo.replica.graves`), and no hand changes for
+  it: a *floor* is kept instead, above which all later dots and stamps lie, of whatever key.
 - What a record that was found damaged referred to cannot be known. Its chunks stay counted, so that
   none is freed that somebody needs, and the accounts are marked: the next start counts anew.
 """
@@ -24,6 +26,8 @@ from dynamo.wire.codec import BROKEN_FORMAT, KEEPING, PLACE, Place, seal, unseal
 
 HAND = b"hand"
 TOTALS = b"totals"
+FLOOR = b"floor"
+_FLOOR = struct.Struct(">QQ")
 DOUBTFUL = b"doubtful"
 SCRUBBING = b"scrubbing"
 PINNED = 1 << 40
@@ -66,6 +70,25 @@ def forgets(txn: Transaction) -> None:
 def begin_hand(txn: Transaction, hand: int) -> None:
     """Signs as another hand from here on; `hand` is one that was never used."""
     state(txn, HAND, _U64.pack(hand))
+
+
+def floor(view: View, actor: str) -> tuple[int, int]:
+    """A counter and a stamp: later dots of this node have higher ones."""
+    held = fact(view, FLOOR)
+    if held is None:
+        return 0, 0
+    counter, stamp = _FLOOR.unpack_from(held)
+    signed = held[_FLOOR.size :].decode()
+    return (counter if signed == signs_as(view, actor) else 0), stamp
+
+
+def buries(txn: Transaction, actor: str, record: Record) -> None:
+    """Notes that a tombstone leaves this disk, of which nobody has an older state."""
+    name = signs_as(txn, actor)
+    counter, stamp = floor(txn, actor)
+    counter = max(counter, record.context.get(name, 0))
+    stamp = max([stamp, *(version.stamp for version in record.versions)])
+    state(txn, FLOOR, _FLOOR.pack(counter, stamp) + name.encode())
 
 
 def _hand(view: View) -> int:

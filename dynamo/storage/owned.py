@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dynamo.core.record import Record
-from dynamo.storage import broken, hints, ledger, places
+from dynamo.core.record import EMPTY, Record
+from dynamo.storage import broken, graves, hints, ledger, places, rows
 from dynamo.storage.effects import Effects
 from dynamo.storage.engine import Transaction, View
 
@@ -22,7 +22,17 @@ def own(
     """Replaces the owned record and everything kept in step with it."""
     hints.keep(txn, effects, RECORDS, incarnation, key, old, new)
     places.move(effects, incarnation, key, old, new)
+    graves.note(txn, incarnation, key, old, new)
     ledger.count(txn, old, new)
+
+
+def disown(txn: Transaction, effects: Effects, incarnation: bytes, key: bytes, old: Record) -> None:
+    """Takes an owned record, and all that is kept in step with it, off this disk."""
+    effects.unused += ledger.refer(txn, old, EMPTY)
+    txn.delete(RECORDS, rows.row(incarnation, key))
+    places.move(effects, incarnation, key, old, EMPTY)
+    graves.note(txn, incarnation, key, old, EMPTY)
+    ledger.count(txn, old, EMPTY)
 
 
 def both(
@@ -61,3 +71,4 @@ def heal(
     # The totals have what was there before, which was most likely the same.
     hints.keep(txn, effects, RECORDS, incarnation, key, kept.record, new)
     places.move(effects, incarnation, key, None, new)
+    graves.note(txn, incarnation, key, None, new)

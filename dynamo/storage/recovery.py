@@ -56,6 +56,7 @@ class Recovery:
             for table, kept, new in whole:
                 heal(txn, effects, table, incarnation, key, kept, new)
 
+        self.copies.touched(incarnation, key)
         self.copies.note_stamps(record)
         return self.copies.submit(job, frees_space=False)
 

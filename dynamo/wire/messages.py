@@ -16,18 +16,22 @@ import msgspec
 from dynamo.core.buckets import Bucket
 from dynamo.core.record import Draft, Record, Version
 from dynamo.core.sightings import Origin
-from dynamo.errors import (
-    PeerBroke,
+from dynamo.errors import PeerBroke
+from dynamo.wire.bases import Op as Op
+from dynamo.wire.bases import Reply as Reply
+from dynamo.wire.reaping import (
+    GravesBury,
+    GravesLook,
+    GravesReply,
+    GravesSeal,
+    GravesSettle,
+    GravesSettled,
 )
 
 FORMAT = b"\x01"
 ENVELOPE = b"\x02"
 
 T = TypeVar("T")
-
-
-class Op(msgspec.Struct, frozen=True, array_like=True):
-    """One thing asked of a peer."""
 
 
 class Read(Op, frozen=True, array_like=True, tag=1):
@@ -164,10 +168,6 @@ class Pull(Op, frozen=True, array_like=True, tag=15):
     keys: tuple[tuple[bytes, bytes], ...]
 
 
-class Reply(msgspec.Struct, frozen=True, array_like=True):
-    """One answer."""
-
-
 class ReadReply(Reply, frozen=True, array_like=True, tag=1):
     """`awaiting`: members known to hold hints for this node that it has not been given yet, or
     what it lost; the answer says nothing without theirs."""
@@ -281,6 +281,10 @@ AnyOp = (
     | TreeLevel
     | TreeKeys
     | Pull
+    | GravesLook
+    | GravesSettle
+    | GravesSeal
+    | GravesBury
 )
 AnyReply = (
     ReadReply
@@ -295,6 +299,8 @@ AnyReply = (
     | TreeLevelReply
     | TreeKeysReply
     | PullReply
+    | GravesReply
+    | GravesSettled
     | Fault
 )
 

@@ -45,6 +45,7 @@ class World:
         default_factory=lambda: dict.fromkeys(REPLICAS, History())
     )
     tokens: list[tuple[dict[str, int], History]] = field(default_factory=list)
+    floors: dict[str, int] = field(default_factory=dict)
     hands: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REPLICAS, 1))
     dots: set[tuple[str, int]] = field(default_factory=set)
     stamps: dict[bytes, tuple[int, str, int]] = field(default_factory=dict)
@@ -62,9 +63,11 @@ class World:
             context, seen = self.tokens[token % len(self.tokens)]
         number = next(self.numbers)
         stamp = max([stamp, *(v.stamp + 1 for v in old.versions)])
+        actor = f"{at}~{self.hands[at]}"
         new = old.put(
             None if delete else draft(number),
-            actor=f"{at}~{self.hands[at]}",
+            actor=actor,
+            floor=self.floors.get(actor, 0),
             stamp=stamp,
             context=context,
             latest=self.latest,

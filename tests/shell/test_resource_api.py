@@ -580,6 +580,25 @@ def test_a_stream_that_fails_before_its_first_byte_is_told(
     assert not client.wire.aborted
 
 
+def test_a_file_that_is_replaced_while_it_is_looked_at(
+    client: Client, coordinator: FakeCoordinator
+) -> None:
+    """Its chunks are freed with it: what is there by then is the answer."""
+    coordinator.file("b", "k", LARGE)
+    coordinator.replaced = [LARGE[::-1], b"new" * 100_000]
+    answer = client.ask("GET", K)
+    assert (answer.status, answer.body) == (200, b"new" * 100_000)
+
+
+def test_a_file_whose_bytes_are_gone_is_not_looked_for_for_ever(
+    client: Client, coordinator: FakeCoordinator
+) -> None:
+    coordinator.file("b", "k", LARGE)
+    coordinator.replaced = [LARGE] * 10
+    assert problem(client.ask("GET", K)) == (500, "missing_chunks")
+    assert len(coordinator.replaced) == 7
+
+
 def test_a_stream_that_fails_later_breaks_the_connection(
     client: Client, coordinator: FakeCoordinator
 ) -> None:

@@ -19,6 +19,7 @@ from dynamo.background.census import Census
 from dynamo.background.divergence import Surroundings
 from dynamo.background.handoff import Handoff
 from dynamo.background.refill import Refill
+from dynamo.background.tombstones import TombstoneReaper
 from dynamo.background.upkeep import Upkeep
 from dynamo.coordinator.bodies import Bodies
 from dynamo.coordinator.buckets import Buckets
@@ -32,11 +33,14 @@ from dynamo.coordinator.terms import Defaults
 from dynamo.coordinator.writes import Writer
 from dynamo.core.buckets import Bucket, Properties
 from dynamo.core.clock import HybridClock
+from dynamo.core.grace import Grace
 from dynamo.core.record import Record
 from dynamo.core.refilling import Refilling
 from dynamo.core.ring import Member, Ring
+from dynamo.core.sightings import Origin
 from dynamo.errors import BadRequest
 from dynamo.ports import Liveness, MemberStatus, Replica
+from dynamo.replica.graves import GraveKeeper
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.trees import TreeKeeper
 from dynamo.replica.wholeness import Wholeness
@@ -174,9 +178,15 @@ class TestNode:
         self.copies.sweep()
         self.table = BucketTable(self.engine, self.committer)
         self.table.load()
+        self.copies.gone = self.table.gone
+        self.grace = Grace()
         self.local = LocalReplica(name, self.copies, self.chunks, self.table, self.view)
         self.handoff = Handoff(
-            view=self.view, copies=self.copies, buckets=self.table, actor=lambda: self.actor
+            view=self.view,
+            copies=self.copies,
+            buckets=self.table,
+            actor=lambda: self.actor,
+            grace=self.grace,
         )
         self.corrupt: list[str] = []
         self.upkeep = Upkeep(
@@ -207,12 +217,29 @@ class TestNode:
         self.whole = Wholeness(self.view, self.trees, self.identity, self.refilling)
         self.local.awaits, self.local.awaits_listed = self.whole.awaits, self.whole.awaits_listed
         self.keeper.lacking = self.whole.pair_lacks
-        around = Surroundings(self.view, self.keeper)
+        around = Surroundings(self.view, self.keeper, self.grace)
         self.refill = Refill(around, self.identity, self.refilling, cluster.clock)
         self.repair = AntiEntropy(
             around=around,
             interval=cluster.interval,
             seconds=cluster.clock.seconds,
+            rng=Random(cluster.rng.random()),
+        )
+        self.graves = GraveKeeper(
+            self.copies,
+            self.view,
+            lambda: self.actor,
+            cluster.wall_ms,
+            self._origin,
+            self.grace,
+        )
+        self.local.handlers.update(self.graves.handlers())
+        self.tombstones = TombstoneReaper(
+            view=self.view,
+            copies=self.copies,
+            buckets=self.table,
+            copies_of=self.trees.copies_of,
+            clock=cluster.clock,
             rng=Random(cluster.rng.random()),
         )
         self.counts: list[tuple[str, str]] = []
@@ -230,6 +257,7 @@ class TestNode:
             actor=lambda: self.actor,
             counted=lambda *what: self.counts.append(what),
             lacks=self.whole.lacks,
+            grace=self.grace,
         )
         buckets = Buckets(
             view=view,
@@ -261,6 +289,7 @@ class TestNode:
                 preferences=preferences,
                 clock=clock,
                 counted=lambda *what: self.counts.append(what),
+                grace=self.grace,
             ),
             bodies=Bodies(
                 view=view,
@@ -271,6 +300,9 @@ class TestNode:
             ),
             lister=Lister(view=view, clock=clock),
         )
+
+    def _origin(self) -> Origin:
+        return Origin(self.name, 1, self.name, self.engine.number(), 1, 1)
 
     def _run(self, call: Callable[[], T]) -> Deferred[T]:
         """Runs it a moment later, unless the node has crashed by then."""
@@ -512,6 +544,15 @@ class TestCluster:
                     return
                 self.pass_time(1.0)
         raise AssertionError("anti-entropy does not come to an end")
+
+    def reap(self) -> int:
+        """Has every node try to reap until none can; how many tombstones are left, in all."""
+        up = [node for node in self.nodes.values() if node.alive]
+        for _ in range(100):
+            busy = [self.run(node.tombstones.step()) for node in up]
+            if not any(busy):
+                return sum(node.tombstones.pending() for node in up)
+        raise AssertionError("reaping does not come to an end")
 
     def hints(self) -> dict[str, dict[str, int]]:
         """The hints every node keeps, by target; only nodes that keep any."""

@@ -22,6 +22,7 @@ from dynamo.errors import (
     BadRequest,
     BucketExists,
     FileExists,
+    MissingChunks,
     NoSuchBucket,
     NoSuchFile,
     QuorumNotMet,
@@ -51,6 +52,7 @@ class FakeCoordinator:
         self.calls: list[tuple[str, Options | None]] = []
         self.fail: BaseException | None = None
         self.fail_stream_after: int | None = None
+        self.replaced: list[bytes] = []
         self.hold: Deferred[None] | None = None
         self.streams_closed = 0
         self.cancelled = 0
@@ -149,6 +151,11 @@ class FakeCoordinator:
         self, found: Found, version: Version, start: int, stop: int
     ) -> AsyncIterator[bytes]:
         try:
+            if self.replaced:
+                data = self.replaced.pop(0)
+                draft = self._draft(data, Upload(body=Whole(data)))
+                self._write(found.bucket, found.key, draft, None)
+                raise MissingChunks((b"gone",))
             data = self._bytes[version.write][start:stop]
             for at in range(0, len(data), self.piece):
                 if self.fail_stream_after is not None and at >= self.fail_stream_after:

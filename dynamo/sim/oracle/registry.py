@@ -239,11 +239,12 @@ class Registry:
         )
 
     def _left(self, name: str, table: str, row: bytes, old: Record, changes: Changes) -> None:
-        """A row was removed: by the reaper, or after handoff, and then its target has it."""
+        """A row was removed: by the reaper; as a tombstone; or after handoff, and then its target
+        has it."""
         if self.is_gone(row):
             return
         if table == "records":
-            self._broken("I7", f"{name} dropped its record of {self.told(row)}, {describe(old)}")
+            self._buried(name, row, old)
             return
         found = self.locate(row)
         assert found is not None
@@ -263,6 +264,23 @@ class Registry:
                     f"{name} dropped the copy of {self.told(row)} it kept for {target}: "
                     f"{describe(old)}, while {target} has {describe(theirs)}",
                 )
+
+    def _buried(self, name: str, row: bytes, old: Record) -> None:
+        """An owned record went: only a tombstone may, once nobody holds what it is there for."""
+        told = f"{name} dropped its record of {self.told(row)}, {describe(old)}"
+        if any(not version.deleted for version in old.versions):
+            self._broken("I7", told)
+            return
+        for other, mirror in self.mirrors.items():
+            left = [
+                version.id
+                for version in mirror.known(row).versions
+                if not version.deleted and _knows(old, version.actor, version.counter)
+            ]
+            if left:
+                self._broken("I3", f"{told}, while {other} still holds {' '.join(left)}")
+                return
+        self._tally.held("I7")
 
     def _was_lost(self, row: bytes, context: Context) -> bool:
         return any(
