@@ -60,7 +60,8 @@ class Located:
 class Registry:
     """All drives. `versions` by dot, `dots` by the id of the write, `dirty`: rows that changed
     since somebody cleared it. `lost` holds, by row, contexts that went with a spoiled disk and were
-    nowhere else; `unkeepable` the ids of writes that went so."""
+    nowhere else; `unkeepable` the ids of writes that went so; `put_back` those that an old disk brought back
+    after their tombstones were reaped."""
 
     def __init__(self, history: History, tally: Tally, now: Callable[[], float]) -> None:
         self._history = history
@@ -73,6 +74,7 @@ class Registry:
         self.dirty: dict[bytes, None] = {}
         self.lost: dict[bytes, list[Context]] = {}
         self.unkeepable: set[str] = set()
+        self.put_back: set[str] = set()
         self._hidden: set[Dot] = set()
         self._targets: dict[bytes, str] = {}
         self._located: dict[bytes, Located] = {}
@@ -308,9 +310,24 @@ class Registry:
         old = Mirror(before.records, before.held, before.hints, before.buckets)
         before.records, before.held = now.records, now.held
         before.hints, before.buckets = now.hints, now.buckets
+        for row in dict.fromkeys((*now.records, *now.held)):
+            self._note_put_back(row, old.known(row), before.known(row))
         for row in dict.fromkeys((*old.records, *old.held)):
             self.dirty[row] = None
             self._note_lost(row, old.known(row), before.known(row))
+
+    def _note_put_back(self, row: bytes, old: Record, now: Record) -> None:
+        """What a disk that was put back has again, and of which nobody remembers any more that it
+        was deleted: the tombstone was reaped since."""
+        for version in now.versions:
+            if _knows(old, version.actor, version.counter):
+                continue
+            if not any(
+                _knows(mirror.known(row), version.actor, version.counter)
+                for mirror in self.mirrors.values()
+                if mirror.known(row) != now
+            ):
+                self.put_back.add(self.write_of(version))
 
     def _note_lost(self, row: bytes, old: Record, now: Record) -> None:
         gone = {a: c for a, c in old.context.items() if c > now.context.get(a, 0)}
