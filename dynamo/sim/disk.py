@@ -242,6 +242,11 @@ class Drive:
 
     # Looking on. None of this draws, waits or changes anything.
 
+    def placed(self, digest: bytes) -> float | None:
+        """When a chunk that is here got its name; None if it is not here."""
+        shelves = self._shelves
+        return shelves.placed.get(digest) if digest in shelves.live else None
+
     @property
     def on_commit(self) -> Callable[[Changes], None] | None:
         """Called with what a commit changed in the moment it becomes visible and durable, be that

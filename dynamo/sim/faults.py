@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Protocol
 from dynamo.sim.fault_disks import DISK_KINDS, SPOILING, Disks
 from dynamo.sim.fault_links import LINK_KINDS, Links
 from dynamo.sim.fault_processes import PROCESS_KINDS, Processes
-from dynamo.sim.plan import Fault
+from dynamo.sim.plan import LASTING_S, Fault
 
 if TYPE_CHECKING:
+    from dynamo.sim.disk import Drive
     from dynamo.sim.world import World
 
 KINDS: dict[str, str] = {**LINK_KINDS, **PROCESS_KINDS, **DISK_KINDS}
@@ -31,6 +32,11 @@ SECONDS_MIN, SECONDS_MAX = 0.05, 60.0
 ONCE = frozenset(("reset", "half_open", "chunk_flip", "record_flip"))
 PAIRED = frozenset(("reset", "half_open"))
 GROUPED = frozenset(("partition", "one_way"))
+
+LAST = ("partition", "partition", "isolate", "kill", "power_cut")
+LAST_S = (8.0, 20.0)
+HOLD_S = 0.01
+"""How often it is looked whether a node is back."""
 
 _AMOUNTS: dict[str, tuple[float, float]] = {
     "loss": (0.05, 0.95),
@@ -46,9 +52,11 @@ _AMOUNTS: dict[str, tuple[float, float]] = {
 """From where to where; drawn evenly by magnitude."""
 
 
-def draw(rng: Random, *, names: Sequence[str], seconds: float) -> tuple[Fault, ...]:
+def draw(
+    rng: Random, *, names: Sequence[str], seconds: float, kinds: Iterable[str] = KINDS
+) -> tuple[Fault, ...]:
     """The faults of one run on the nodes `names`, in the order of their begin."""
-    kinds = [kind for kind in KINDS if kind not in NOT_YET and rng.random() < 0.5]
+    kinds = [kind for kind in kinds if kind not in NOT_YET and rng.random() < 0.5]
     if not kinds:
         return ()
     rng.shuffle(kinds)
@@ -67,6 +75,22 @@ def draw(rng: Random, *, names: Sequence[str], seconds: float) -> tuple[Fault, .
         made.append(fault)
         at += fault.seconds + rng.uniform(0.0, 10.0)
     return tuple(sorted(made, key=lambda fault: fault.at))
+
+
+def draw_last(
+    rng: Random, *, names: Sequence[str], seconds: float, links: bool
+) -> tuple[Fault, ...]:
+    """One that is over only when everything is mended, so that hints wait for some node then;
+    in half of the runs."""
+    if rng.random() < 0.5:
+        return ()
+    kind = rng.choice(("partition", "isolate") if links else LAST)
+    at = seconds - rng.uniform(*LAST_S)
+    # As many as can be without most: of some keys only stand-ins and one owner are left.
+    count = max(1, (len(names) - 1) // 2) if kind == "partition" else 1
+    kind = "partition" if kind == "isolate" else kind
+    targets = tuple(rng.sample(list(names), count))
+    return (Fault(at=round(at, 3), kind=kind, targets=targets, seconds=LASTING_S),)
 
 
 def _fault(rng: Random, kind: str, at: float, names: Sequence[str], frail: str) -> Fault:
@@ -125,6 +149,8 @@ class Faults:
         self._active: dict[int, Fault] = {}
         self._numbers = count()
         self._healed = False
+        self._back: list[str] = []
+        self._held: list[Drive] = []
         self.injected: Counter[str] = Counter()
 
     def begin(self, faults: Iterable[Fault]) -> None:
@@ -133,12 +159,40 @@ class Faults:
             self._world.schedule.callLater(fault.at, self._begin, next(self._numbers), fault)
 
     def heal(self) -> None:
-        """Ends every fault, and lets none begin any more. Nodes that are down are started."""
+        """Ends every fault, and lets none begin any more. Nodes that are down are started. Of those
+        cut off until now, being the fewer, the disks stand still from when another node finds them
+        well until `release`: so it can be seen what is shown while hints for them wait."""
         self._healed = True
+        names = self._world.names
+        cut_off = [f.targets for f in self._active.values() if f.kind == "partition"]
+        few = [
+            targets if 2 * len(targets) < len(names) else sorted(set(names) - set(targets))
+            for targets in cut_off
+        ]
         for number in list(self._active):
             self._end(number)
         for name in self._world.names:
             self._processes.rise(name)
+        self._back = list(dict.fromkeys(name for some in few for name in some))
+        self._hold()
+
+    def _hold(self) -> None:
+        world = self._world
+        for name in list(self._back):
+            others = [h.node for h in world.hosts.values() if h.name != name and h.node is not None]
+            drive = world.hosts[name].drive
+            if drive.is_open and any(node.view.is_healthy(name) for node in others):
+                self._back.remove(name)
+                self._held.append(drive)
+                drive.stalled = True
+        if self._back:
+            world.schedule.callLater(HOLD_S, self._hold)
+
+    def release(self) -> None:
+        """Now nothing is wrong any more."""
+        self._back.clear()
+        for drive in self._held:
+            drive.stalled = False
 
     @property
     def calm(self) -> bool:

@@ -13,7 +13,7 @@ from itertools import accumulate
 from random import Random
 
 from dynamo.core.buckets import Properties
-from dynamo.sim.plan import Operation
+from dynamo.sim.plan import LASTING_S, Fault, Operation
 
 WEIGHTS = {
     # Documented face.
@@ -31,6 +31,7 @@ WEIGHTS = {
     "list": 4,
     "buckets": 1,
     "conditional": 2,
+    "spoilt": 1,
     # Both.
     "bucket_create": 1,
     "bucket_put": 1,
@@ -38,7 +39,10 @@ WEIGHTS = {
 }
 KINDS = tuple(WEIGHTS)
 """The kinds of operation. A write is `create` (with an empty context), or one of `update`, `erase`
-(a delete), `put`, `delete`, each with the context its client read (`Operation.seen`) or without."""
+(a delete), `put`, `delete`, each with the context its client read (`Operation.seen`) or without.
+A `conditional` and a `spoilt` one, whose bytes are not what it says, are not to be done."""
+
+SIZED = ("create", "update", "put", "conditional", "spoilt")
 
 BUCKETS: dict[str, Properties] = {
     "plain": Properties(),
@@ -62,11 +66,14 @@ HOT_SHARE = 0.7
 AGAIN = 4
 """Keys that are created, deleted and created again, in turns."""
 
+LOSS_WRITES, CLOCK_WRITES, LATE_WRITES = 4, 3, 16
 OPTIONS_SHARE = 0.15
 SMALL = (24, 400)
 EDGES = (65_536, 65_537)
 LARGE = (70_000, 200_000)
 CHUNKS = (1_048_576, 1_100_000)
+TWINS = (1_048_600, 1_049_000)
+TWINS_SHARE = 0.35
 
 
 def is_known(key: str) -> bool:
@@ -85,7 +92,53 @@ def draw(
     made = [drawing.operation(moment, keys) for moment in at]
     for number in range(AGAIN):
         made += drawing.again(number, seconds)
+    if rng.random() < TWINS_SHARE:
+        made += drawing.twins(rng.uniform(0.0, seconds * 0.8))
     made.sort(key=lambda operation: (operation.at, operation.number))
+    return tuple(made)
+
+
+def around(
+    rng: Random, faults: Sequence[Fault], *, names: Sequence[str], clients: int, first: int
+) -> tuple[Operation, ...]:
+    """Writes to a few keys that a fault makes telling. Numbers count from `first`.
+
+    Through a node whose disk goes back or is lost, before that and as soon as it runs again: it
+    must not give out a dot a second time. Among those that are left when others are cut off to the
+    end: it has to be read while hints wait. Through one whose clock is wrong, and through those
+    that come up after it: what they stamp has to win over what they hold.
+    """
+    made: list[Operation] = []
+
+    def write(at: float, entry: str, bucket: str, key: str = "f/h0") -> None:
+        made.append(
+            Operation(
+                number=first + len(made), at=max(at, 0.0), client=rng.randrange(clients),
+                kind="create" if is_known(key) else rng.choice(("create", "put")),
+                entry=entry, bucket=bucket, key=key,
+                size=rng.randint(*SMALL),
+            )
+        )  # fmt: skip
+
+    for fault in faults:
+        node, end = fault.targets[0], fault.at + fault.seconds
+        if fault.kind in ("wipe", "roll_back"):
+            last, span = (fault.at, 6.0) if fault.kind == "wipe" else (end, min(6.0, fault.seconds))
+            for _ in range(LOSS_WRITES):
+                write(last - rng.uniform(0.0, span), node, rng.choice(("wide", "wide", "plain")))
+            for _ in range(2 * LOSS_WRITES):
+                write(end + rng.uniform(0.1, 5.0), node, rng.choice(("wide", "wide", "plain")))
+        elif fault.kind == "partition" and fault.seconds == LASTING_S:
+            rest = [name for name in names if name not in fault.targets]
+            for number in range(LATE_WRITES):
+                at = fault.at + rng.uniform(1.0, 8.0)
+                write(at, rng.choice(rest), "plain", f"{KNOWN}late{number}")
+        elif fault.kind == "clock_jump":
+            for _ in range(CLOCK_WRITES):
+                write(fault.at + rng.uniform(0.0, fault.seconds), node, "latest")
+        elif fault.kind in ("kill", "stop", "power_cut"):
+            for _ in range(CLOCK_WRITES):
+                write(end + rng.uniform(0.5, 5.0), node, "latest")
     return tuple(made)
 
 
@@ -121,7 +174,7 @@ class _Drawing:
         seen = kind in ("put", "delete", "update", "erase") and (
             is_known(key) or rng.random() < 0.4
         )
-        size = self._size(key) if kind in ("create", "update", "put", "conditional") else 0
+        size = self._size(key) if kind in SIZED else 0
         return self._make(at, kind, bucket, key, seen, size, self._options(kind, bucket))
 
     def again(self, number: int, seconds: float) -> list[Operation]:
@@ -134,6 +187,20 @@ class _Drawing:
                 made.append(self._make(at, kind, bucket, f"{KNOWN}again{number}", seen, 40))
                 at += rng.uniform(0.05, 3.0)
         return [operation for operation in made if operation.at < seconds]
+
+    def twins(self, at: float) -> list[Operation]:
+        """Bodies that share a chunk, under two keys; one gets another, which comes to nothing, and
+        then goes."""
+        rng = self._rng
+        bucket = rng.choice(("plain", "strict", "fast", "wide"))
+        kinds = (("create", 0), ("create", 1), ("spoilt", rng.randrange(2)), ("delete", 0))
+        made = []
+        for kind, twin in kinds:
+            size = rng.randint(*TWINS) if kind in SIZED else 0
+            key = f"{KNOWN}twin{twin}"
+            made.append(self._make(at, kind, bucket, key, kind == "delete", size))
+            at += rng.uniform(1.0, 4.0)
+        return made
 
     def _make(
         self,
@@ -161,10 +228,11 @@ class _Drawing:
 
     def _size(self, key: str) -> int:
         rng, die = self._rng, self._rng.random()
-        if die < 0.002:
+        cold = key.endswith(COLD_KEYS)
+        if die < (0.01 if cold else 0.002):
             return rng.randint(*CHUNKS)
         # Cold keys keep theirs for a while, so that there are chunks to damage and to lose.
-        if die < (0.2 if key.endswith(COLD_KEYS) else 0.01):
+        if die < (0.2 if cold else 0.01):
             return rng.randint(*LARGE)
         return rng.choice(EDGES) if die > 0.995 else rng.randint(*SMALL)
 

@@ -13,6 +13,7 @@ It knows what clients sent and got (`dynamo.sim.history`) and what each commit p
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import attrs
 
@@ -22,13 +23,16 @@ from dynamo.sim.history import History
 from dynamo.sim.oracle.live import LiveChecks
 from dynamo.sim.oracle.registry import Registry
 from dynamo.sim.oracle.rest import RestChecks
+from dynamo.sim.oracle.returned import ReturnChecks
 from dynamo.sim.schedule import START_S
 from dynamo.sim.tally import Tally
 from dynamo.sim.world import Host, World
 
 SETTLE_S = 120.0
-STEP_S = 1.0
-CLOCK_CHECK_S = 1.0
+STEP_S, SOON_S = 1.0, 0.02
+WHOLE_S = 15.0
+"""For so long it is waited that all see each other before hints are in; then it is not tried."""
+LOOK_S = 1.0
 
 
 @attrs.frozen
@@ -90,6 +94,7 @@ INVARIANTS: dict[str, Description] = {
     "I17": Description(
         "Old and new versions work in one cluster.", False, "There is one version of the format."
     ),
+    "I18": Description("A node at rest waits for few things, however much it has done."),
 }
 
 
@@ -105,10 +110,11 @@ class Oracle:
             history, self.registry, tally, self._now, self._calm_since, len(world.names)
         )
         history.watcher = self.live
+        self.live.whole = self._whole
         self._rest: RestChecks | None = None
         self._apart = 0.0
         self._unequal: dict[bytes, None] = {}
-        world.schedule.callLater(CLOCK_CHECK_S, self._look_at_clocks)
+        world.schedule.callLater(LOOK_S, self._look)
 
     @property
     def excused(self) -> Counter[str]:
@@ -145,16 +151,26 @@ class Oracle:
             return False
         if not self._whole() or any(self._rest.lacking(name) for name in self.live.spoiled):
             return False
-        rows = list(dict.fromkeys((*self._unequal, *registry.dirty)))
-        registry.dirty.clear()
-        self._unequal = dict.fromkeys(self._rest.unequal(rows))
-        return not self._unequal
+        return not self._unequal_now()
 
-    def settle(self) -> None:
-        """Waits until all is quiet, and checks what must hold then; time passes."""
+    def _unequal_now(self) -> list[bytes]:
+        """The rows whose owners do not hold the same."""
         assert self._rest is not None
-        self._wait()
+        rows = list(dict.fromkeys((*self._unequal, *self.registry.dirty)))
+        self.registry.dirty.clear()
+        self._unequal = dict.fromkeys(self._rest.unequal(rows))
+        return list(self._unequal)
+
+    def settle(self, release: Callable[[], None] = lambda: None) -> None:
+        """Waits until all is quiet, and checks what must hold then; time passes. `release` is
+        called when every node has seen every other and was asked what it shows."""
+        assert self._rest is not None
         rest = self._rest
+        self._wait(self._whole, SOON_S, WHOLE_S)
+        if self._whole():
+            ReturnChecks(rest).readable(self._unequal_now())
+        release()
+        self._wait(self.settled, STEP_S)
         rest.apart = self._apart
         if not self._whole():
             self.tally.broken(
@@ -164,10 +180,10 @@ class Oracle:
         shown = rest.read_all()
         rest.listings(shown)
 
-    def _wait(self) -> None:
-        end = self.world.schedule.now + SETTLE_S
-        while not self.settled() and self.world.schedule.now < end:
-            self.world.run_for(STEP_S)
+    def _wait(self, until: Callable[[], bool], step: float, most: float = SETTLE_S) -> None:
+        end = self.world.schedule.now + most
+        while not until() and self.world.schedule.now < end:
+            self.world.run_for(step)
 
     def _whole(self) -> bool:
         """Whether all nodes run, see each other, and have what was on a lost disk."""
@@ -187,11 +203,15 @@ class Oracle:
     def _calm_since(self) -> float | None:
         return getattr(self.world, "calm_since", None)
 
-    def _look_at_clocks(self) -> None:
+    def _look(self) -> None:
+        if self._rest is None or not self._whole():
+            self.live.whole_since = None
+        elif self.live.whole_since is None:
+            self.live.whole_since = self.world.schedule.now
         now = EPOCH_S + self.world.schedule.now - START_S
         wrong = [host.wall() - now for host in self.world.hosts.values()]
         self._apart = max(self._apart, max(wrong) - min(wrong), *wrong, *(-w for w in wrong))
-        self.world.schedule.callLater(CLOCK_CHECK_S, self._look_at_clocks)
+        self.world.schedule.callLater(LOOK_S, self._look)
 
 
 __all__ = ["INVARIANTS", "Description", "Oracle"]

@@ -29,6 +29,10 @@ from dynamo.wire.context import decode_context
 CALM_S = 20.0
 """How long after the last fault everything has to work again."""
 
+CHANGE_S = 6.0
+"""For so long before a bucket's change all members must have seen each other, so that what was
+left of earlier ones is over, and none is passed over as dead."""
+
 PATIENCE_MIN_S = 3.0
 """Who gives an operation less time may find it too short."""
 
@@ -50,6 +54,10 @@ class LiveChecks:
     spoiled: dict[str, float] = attrs.field(factory=dict)
     damaged: dict[str, int] = attrs.field(factory=dict)
     excused: Counter[str] = attrs.field(factory=Counter)
+    whole: Callable[[], bool] = lambda: False
+    """Whether every node runs and is well in the eyes of every other now."""
+    whole_since: float | None = None
+    """Since when that was so whenever it was looked; None if it was not the last time."""
 
     # Writes.
 
@@ -150,10 +158,9 @@ class LiveChecks:
         return (write.quorum or properties.quorum) == "strict" and r + w > n
 
     def _strict_read(self, read: Read, writes: list[Write]) -> None:
-        _, r, _ = terms(read.bucket, self.members, r=read.r)
+        n, r, _ = terms(read.bucket, self.members, r=read.r)
         for v in rules.missing(read.shown, writes, read.begun, read.ended):
-            n, _, w = terms(read.bucket, self.members, w=v.w)
-            if (v.quorum or BUCKETS[v.bucket].quorum) != "strict" or r + w <= n:
+            if not self._strict_with(v, r):
                 continue
             if self._spoilt(v, r, n):
                 self.excused["disk lost"] += 1
@@ -165,7 +172,30 @@ class LiveChecks:
                 f"{sorted(read.shown)}; {self._dots(v)}",
             )
             return
-        self.tally.held("I9")
+        if not self._showed_stale(read.place, read.shown, read.begun, read.entry, r, n):
+            self.tally.held("I9")
+
+    def _showed_stale(
+        self, place: Place, shown: frozenset[str], begun: float, entry: str, r: int, n: int
+    ) -> bool:
+        """Whether what a strict write had replaced before a strict read began was shown by it."""
+        writes = self.history.at.get(place, [])
+        strict = [w for w in writes if self._strict_with(w, r) or w.id in shown]
+        pair = rules.stale(shown, strict, begun, self.uncovered)
+        if pair is None or not self._strict_with(pair[0], r) or self._spoilt(pair[0], r, n):
+            return False
+        u, v = pair
+        self._broken(
+            "I9",
+            f"{v.id} of {name(place)} is shown by {entry}, asked at {begun:.3f}, though {u.id}, "
+            f"acknowledged at {u.ended:.3f}, replaced it; {self._dots(u, v)}",
+        )
+        return True
+
+    def _strict_with(self, write: Write, r: int) -> bool:
+        """Whether a strict read of R nodes has to meet this write."""
+        n, _, w = terms(write.bucket, self.members, w=write.w)
+        return (write.quorum or BUCKETS[write.bucket].quorum) == "strict" and r + w > n
 
     def _spoilt(self, v: Write, r: int, n: int) -> bool:
         """Whether disks lost so much of `v` that R of N need not meet it."""
@@ -190,13 +220,18 @@ class LiveChecks:
         if not self._strict(listing.bucket, listing.r, listing.quorum):
             return
         keys = {key for key, _ in listing.entries}
-        _, r, _ = terms(listing.bucket, self.members, r=listing.r)
+        n, r, _ = terms(listing.bucket, self.members, r=listing.r)
+        for key, etag in listing.entries:
+            write = self.history.by_etag.get(etag)
+            if write is not None:
+                shown = frozenset((write.id,))
+                place = (listing.bucket, key)
+                self._showed_stale(place, shown, listing.begun, listing.entry, r, n)
         for place, writes in self.history.at.items():
             if place[0] != listing.bucket or place[1] in keys:
                 continue
             strict = [w for w in writes if self._strict_write(w) or w.deletes]
             there = rules.surely_there(strict, listing.begun, listing.ended)
-            n = terms(listing.bucket, self.members)[0]
             if there is not None and not self._spoilt(there, r, n):
                 self._broken(
                     "I9",
@@ -206,7 +241,27 @@ class LiveChecks:
         self.tally.held("I9")
 
     def changed(self, change: BucketChange) -> None:
-        """Buckets are judged at rest."""
+        """I9 of a bucket: who was told of a change finds that every member has it, on disk."""
+        whole = self.whole_since if self.whole() else None
+        if (
+            change.outcome != "acked"
+            or not change.alone
+            or whole is None
+            or whole > change.begun - CHANGE_S
+            or any(at >= change.begun - CHANGE_S for at in self.spoiled.values())
+        ):
+            return
+        for host, mirror in self.registry.mirrors.items():
+            state = mirror.buckets.get(change.bucket)
+            if (state is not None and state.exists) == change.deletes:
+                what = "deleted" if change.deletes else "made"
+                self._broken(
+                    "I9",
+                    f"bucket {change.bucket} was {what}, acknowledged at {change.ended:.3f}, and "
+                    f"{host} does not know",
+                )
+                return
+        self.tally.held("I9")
 
     # Failures.
 

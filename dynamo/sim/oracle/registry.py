@@ -27,12 +27,19 @@ Changes = Mapping[str, Mapping[bytes, tuple[bytes | None, bytes | None]]]
 
 @attrs.define(eq=False)
 class Mirror:
-    """What was committed on one drive. `records` and `held` by row."""
+    """What was committed on one drive. `records` and `held` by row; `unnamed`: when a commit left
+    no record that names a chunk, by its digest."""
 
     records: dict[bytes, Record] = attrs.field(factory=dict)
     held: dict[bytes, Record] = attrs.field(factory=dict)
     hints: set[bytes] = attrs.field(factory=set)
     buckets: dict[str, Bucket] = attrs.field(factory=dict)
+    unnamed: dict[bytes, float] = attrs.field(factory=dict)
+
+    def named(self) -> set[bytes]:
+        """The digests of all chunks that records name."""
+        kept = (*self.records.values(), *self.held.values())
+        return {digest for record in kept for digest in record.chunk_digests()}
 
     def known(self, row: bytes) -> Record:
         """All this drive knows of a key; for its context: versions are not judged."""
@@ -68,6 +75,7 @@ class Registry:
         self.lost: dict[bytes, list[Context]] = {}
         self.unkeepable: set[str] = set()
         self.put_back: set[str] = set()
+        self._hidden: set[Dot] = set()
         self._targets: dict[bytes, str] = {}
         self._located: dict[bytes, Located] = {}
 
@@ -150,6 +158,8 @@ class Registry:
                     continue  # a marker of long keys
                 self.dirty[row] = None
                 old = kept.get(row, EMPTY)
+                for digest in sorted(old.chunk_digests()):
+                    mirror.unnamed[digest] = self._now()
                 if new is None:
                     kept.pop(row, None)
                     self._left(name, table, row, old, changes)
@@ -157,6 +167,7 @@ class Registry:
                 found = broken.decode(table, row, new)
                 record = kept[row] = found.record
                 self._register(name, row, old, record)
+                self._look_for_hidden(name, row, old, record)
                 if found.was is None or covers(record.context, old.context):
                     self._grew(name, table, row, old, record)
                 else:
@@ -199,6 +210,22 @@ class Registry:
                 )
                 continue
             self._tally.held("I5")
+
+    def _look_for_hidden(self, name: str, row: bytes, old: Record, new: Record) -> None:
+        """Where the latest wins, a new write wins over what its coordinator held: a commit that
+        knows a new dot and shows no new version has lost it. (It may hide a write that another one
+        of the same commit replaced; then there is a new version.)"""
+        if not self.is_latest(row):
+            return
+        dots = [(row, a, c) for a, c in new.context.items() if c > old.context.get(a, 0)]
+        hidden = [d for d in dots if d not in self.versions and d not in self._hidden]
+        if hidden and old.versions and new.same_versions(old):
+            self._broken(
+                "I1",
+                f"a write of {self.told(row)} was lost to what {name} held when it coordinated it: "
+                f"{describe(old)} became {describe(new)}",
+            )
+        self._hidden.update(hidden)
 
     def _grew(self, name: str, table: str, row: bytes, old: Record, new: Record) -> None:
         if not old.context:

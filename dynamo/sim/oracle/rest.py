@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import attrs
@@ -16,12 +17,20 @@ from dynamo.sim.history import Place, Read, Write
 from dynamo.sim.oracle import rules
 from dynamo.sim.oracle.live import LiveChecks, name, terms
 from dynamo.sim.oracle.registry import Dot, Registry, describe
+from dynamo.sim.schedule import START_S
 from dynamo.sim.workload import BUCKETS
 from dynamo.sim.world import World
 from dynamo.storage.chunks import digest_of
 
 AT_ONCE = 16
 """Final reads under way at a time."""
+
+WHOLE, PAGE, PAGES_MAX = 1000, 3, 50
+"""How many keys are asked for at once, and how many pages a listing has at most."""
+
+
+TIMERS_MAX = 40
+"""How many calls a node at rest may be waiting for besides one for each connection."""
 
 
 @attrs.define(eq=False)
@@ -85,12 +94,40 @@ class RestChecks:
                 told = f"{registry.told(row)}, {describe(mirror.held[row])}"
                 self._broken("I6", f"{host} still keeps a copy of {told}")
             self._chunks(host)
+            self._timers(host)
+
+    def _timers(self, host: str) -> None:
+        """A node at rest waits for few things: one for each connection, and what its runners, its
+        pools and its gossip need."""
+        there = self.world.hosts[host]
+        pending = self.world.schedule.pending(there.reactor)
+        if len(pending) > len(there.machine.ends) + TIMERS_MAX:
+            often = Counter(pending).most_common(3)
+            self._broken("I18", f"{host} waits for {len(pending)} things at rest: {often}")
+        else:
+            self.live.tally.held("I18")
 
     def _chunks(self, host: str) -> None:
         for told in self.lacking(host):
             self._broken("I6", f"{host} lacks {told}")
+        self._freed(host)
         named = sum(bool(r.chunk_digests()) for r in self.registry.mirrors[host].records.values())
         self.live.tally.held("I6", named)
+
+    def _freed(self, host: str) -> None:
+        """What records named and none names any more is gone. What was stored since, for a write
+        that came to nothing, may stay until the node's next start."""
+        mirror, drive = self.registry.mirrors[host], self.world.hosts[host].drive
+        named = mirror.named()
+        for digest, at in mirror.unnamed.items():
+            if digest in named:
+                continue
+            placed = drive.placed(digest)
+            if placed is not None and placed - START_S < at:
+                told = f"{host} keeps chunk {digest.hex()[:12]}, which no record names"
+                self._broken("I6", f"{told} since {at:.3f}")
+            else:
+                self.live.tally.held("I6")
 
     def lacking(self, host: str) -> list[str]:
         """The records of a node of which a chunk is not on its disk, or not whole, in words."""
@@ -123,20 +160,20 @@ class RestChecks:
                     "I1",
                     f"{v.id} of {name(read.place)}, acknowledged at {v.ended:.3f} by {v.entry}, is "
                     f"not shown by {read.entry} at R={read.r}, which shows {sorted(read.shown)}; "
-                    f"{self.live._dots(v)}; {self._records(read.place)}",
+                    f"{self.live._dots(v)}; {self.records(read.place)}",
                 )
         for id_, u in rules.gone(writes, self.live.uncovered).items():
             v = self.live.history.writes[id_]
             if id_ not in read.shown:
                 tally.held("I3" if u.deletes else "I1")
-            elif self._forgotten(v):
+            elif self.forgotten(v):
                 self.live.excused["disk lost"] += 1
             else:
                 self._broken(
                     "I3",
                     f"{id_} of {name(read.place)} is shown by {read.entry} at R={read.r}, though "
                     f"{u.id}, acknowledged at {u.ended:.3f}, replaced it; {self.live._dots(v, u)}; "
-                    f"{self._records(read.place)}",
+                    f"{self.records(read.place)}",
                 )
         self._doomstone(read, writes)
         tally.held("I2", len(read.shown))
@@ -156,7 +193,7 @@ class RestChecks:
                 told = f"{v.id} of {name(read.place)}, made after a delete at {first:.3f}"
                 self._broken("I4", f"{told}, is not shown by {read.entry}; {self.live._dots(v)}")
 
-    def _forgotten(self, v: Write) -> bool:
+    def forgotten(self, v: Write) -> bool:
         """Whether a disk that was lost alone knew that `v` is replaced."""
         return any(
             counter <= lost.get(actor, 0)
@@ -194,7 +231,7 @@ class RestChecks:
     def _order(self, dot: Dot) -> tuple[int, str, int]:
         return self.registry.versions[dot].order
 
-    def _records(self, place: Place) -> str:
+    def records(self, place: Place) -> str:
         told = []
         for bucket, row in self.registry.rows(place):
             if bucket.exists:
@@ -217,12 +254,13 @@ class RestChecks:
             for turn, node in enumerate(self.world.running()):
                 work.append((node, place, 1 + (number + turn) % n))
         shown: dict[Place, frozenset[str]] = {}
-        for read in self._reads(work):
+        for read in self.reads(work):
             self.judge(read)
             shown[read.place] = read.shown
         return shown
 
-    def _reads(self, work: list[tuple[str, Place, int]]) -> list[Read]:
+    def reads(self, work: list[tuple[str, Place, int]], *, must: bool = True) -> list[Read]:
+        """What was read; `must`: each has to be answered."""
         found: list[Read] = []
         waiting = list(reversed(work))
         under_way = [0]
@@ -242,7 +280,7 @@ class RestChecks:
                 found.append(result)
             elif isinstance(result, Answer) and result.stale:
                 waiting.append((node, place, r))
-            elif isinstance(result, Answer):
+            elif isinstance(result, Answer) and must:
                 told = result.failed or result.status
                 self._broken("I15", f"{node} answers {told} to a read of {name(place)} at R={r}")
             begin()
@@ -252,14 +290,14 @@ class RestChecks:
         return found
 
     def listings(self, shown: dict[Place, frozenset[str]]) -> None:
-        """I12: what lists is what GETs, and the cluster's own counts agree."""
-        for number, bucket in enumerate(BUCKETS):
-            node = self.world.running()[number % len(self.world.running())]
-            answer = self._ask(node, wording.get_page(bucket, {"limit": "1000"}))
-            if answer is None or answer.status != 200:
-                self._broken("I12", f"{node} does not list {bucket} at rest")
-                continue
-            listed = {e["key"]: e["etag"] for e in msgspec.json.decode(answer.body)["objects"]}
+        """I12: what lists is what GETs, page by page and at every node, and the cluster's own
+        counts agree."""
+        work = [
+            (node, bucket, WHOLE if (number + turn) % 3 == 0 else PAGE)
+            for number, bucket in enumerate(BUCKETS)
+            for turn, node in enumerate(self.world.running())
+        ]
+        for node, bucket, listed in self._listed(work):
             there = {key: ids for (of, key), ids in shown.items() if of == bucket and ids}
             for key in sorted({*listed, *there}):
                 if (key in listed) != (key in there):
@@ -270,6 +308,46 @@ class RestChecks:
                 else:
                     self.live.tally.held("I12")
         self._totals()
+
+    def _listed(self, work: list[tuple[str, str, int]]) -> list[tuple[str, str, dict[str, str]]]:
+        """Each node's listing of a bucket, in pages of so many keys: key to ETag."""
+        found: list[tuple[str, str, dict[str, str]]] = []
+        for node, bucket, limit in work:
+            got: list[dict[str, str] | None] = []
+            self.list_bucket(node, bucket, limit).addCallback(got.append)
+            schedule = self.world.schedule
+            schedule.run_while(lambda got=got: not got, schedule.now + 60.0)  # type: ignore[misc]
+            if got and got[0] is not None:
+                found.append((node, bucket, got[0]))
+        return found
+
+    def list_bucket(
+        self, node: str, bucket: str, limit: int, *, must: bool = True
+    ) -> Deferred[dict[str, str] | None]:
+        """One listing to its last page, None for one that failed; `must`: it should not."""
+        asked = Deferred.fromCoroutine(self._pages(node, bucket, limit, must))
+        asked.addErrback(lambda f: self.world.schedule.callLater(0.0, f.raiseException))
+        return asked
+
+    async def _pages(self, node: str, bucket: str, limit: int, must: bool) -> dict[str, str] | None:
+        listed: dict[str, str] = {}
+        options = {"limit": str(limit)}
+        for _ in range(PAGES_MAX):
+            for _ in range(2):
+                answer = await self.clients.ask(node, wording.get_page(bucket, options))
+                if not answer.stale:
+                    break
+            if answer.status != 200:
+                told = answer.failed or answer.status
+                if must:
+                    self._broken("I12", f"{node} answers {told} to a listing of {bucket} at rest")
+                return None
+            page = msgspec.json.decode(answer.body)
+            listed.update((entry["key"], entry["etag"]) for entry in page["objects"])
+            if not page["next"]:
+                break
+            options["start_after"] = page["next"]
+        return listed
 
     def _totals(self) -> None:
         node = self.world.running()[0]
