@@ -175,6 +175,7 @@ class Faults:
             self._processes.rise(name)
         self._back = list(dict.fromkeys(name for some in few for name in some))
         self._hold()
+        self._look()
 
     def _hold(self) -> None:
         world = self._world
@@ -193,10 +194,12 @@ class Faults:
         self._back.clear()
         for drive in self._held:
             drive.stalled = False
+        self._held.clear()
+        self._look()
 
     @property
     def calm(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether every fault is over; disks may still be held."""
         return not self._active and not self._processes.rising
 
     def _part(self, kind: str) -> Links | Processes | Disks:
@@ -231,8 +234,8 @@ class Faults:
         self._look()
 
     def _look(self) -> None:
-        """Keeps `calm_since` true."""
-        if not self.calm:
+        """Keeps `calm_since` true. While a disk is held, a node may well not come to serve."""
+        if not self.calm or self._back or self._held:
             self._world.calm_since = None
         elif self._world.calm_since is None:
             self._world.calm_since = self._world.schedule.now

@@ -20,6 +20,7 @@ import attrs
 from dynamo.sim.clients import Clients
 from dynamo.sim.clocks import EPOCH_S
 from dynamo.sim.history import History
+from dynamo.sim.oracle.listed import ListingChecks
 from dynamo.sim.oracle.live import LiveChecks
 from dynamo.sim.oracle.registry import Registry
 from dynamo.sim.oracle.rest import RestChecks
@@ -168,7 +169,7 @@ class Oracle:
         rest = self._rest
         self._wait(self._whole, SOON_S, WHOLE_S)
         if self._whole():
-            ReturnChecks(rest).readable(self._unequal_now())
+            ReturnChecks(rest, ListingChecks(rest)).readable(self._unequal_now())
         release()
         self._wait(self.settled, STEP_S)
         rest.apart = self._apart
@@ -177,8 +178,7 @@ class Oracle:
                 "I6", self._now(), "Not every node is well in the eyes of all others."
             )
         rest.converged()
-        shown = rest.read_all()
-        rest.listings(shown)
+        ListingChecks(rest).listings(rest.read_all())
 
     def _wait(self, until: Callable[[], bool], step: float, most: float = SETTLE_S) -> None:
         end = self.world.schedule.now + most

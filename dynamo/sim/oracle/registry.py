@@ -28,13 +28,15 @@ Changes = Mapping[str, Mapping[bytes, tuple[bytes | None, bytes | None]]]
 @attrs.define(eq=False)
 class Mirror:
     """What was committed on one drive. `records` and `held` by row; `unnamed`: when a commit left
-    no record that names a chunk, by its digest."""
+    no record that names a chunk, by its digest; `pinned`: the digests of chunks that records named
+    which the drive lost."""
 
     records: dict[bytes, Record] = attrs.field(factory=dict)
     held: dict[bytes, Record] = attrs.field(factory=dict)
     hints: set[bytes] = attrs.field(factory=set)
     buckets: dict[str, Bucket] = attrs.field(factory=dict)
     unnamed: dict[bytes, float] = attrs.field(factory=dict)
+    pinned: set[bytes] = attrs.field(factory=set)
 
     def named(self) -> set[bytes]:
         """The digests of all chunks that records name."""
@@ -219,7 +221,7 @@ class Registry:
             return
         dots = [(row, a, c) for a, c in new.context.items() if c > old.context.get(a, 0)]
         hidden = [d for d in dots if d not in self.versions and d not in self._hidden]
-        if hidden and old.versions and new.same_versions(old):
+        if hidden and old.versions and _dots(new) == _dots(old):
             self._broken(
                 "I1",
                 f"a write of {self.told(row)} was lost to what {name} held when it coordinated it: "
@@ -310,6 +312,7 @@ class Registry:
         old = Mirror(before.records, before.held, before.hints, before.buckets)
         before.records, before.held = now.records, now.held
         before.hints, before.buckets = now.hints, now.buckets
+        before.pinned |= old.named() - now.named()
         for row in dict.fromkeys((*now.records, *now.held)):
             self._note_put_back(row, old.known(row), before.known(row))
         for row in dict.fromkeys((*old.records, *old.held)):
@@ -375,6 +378,10 @@ def describe(record: Record) -> str:
     dots = " ".join(version.id + ("x" if version.deleted else "") for version in record.versions)
     context = ",".join(f"{actor}:{counter}" for actor, counter in record.context.items())
     return f"[{dots}] of {{{context}}}"
+
+
+def _dots(record: Record) -> list[tuple[str, int]]:
+    return [(version.actor, version.counter) for version in record.versions]
 
 
 def _knows(record: Record | None, actor: str, counter: int) -> bool:

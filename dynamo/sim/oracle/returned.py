@@ -7,8 +7,9 @@ import attrs
 from dynamo.core.buckets import Properties
 from dynamo.sim.history import Place, Write
 from dynamo.sim.oracle import rules
+from dynamo.sim.oracle.listed import WHOLE, ListingChecks
 from dynamo.sim.oracle.live import name, terms
-from dynamo.sim.oracle.rest import WHOLE, RestChecks
+from dynamo.sim.oracle.rest import RestChecks
 from dynamo.sim.schedule import START_S
 from dynamo.sim.workload import BUCKETS
 
@@ -20,6 +21,7 @@ class ReturnChecks:
     """See the module. It asks as `rest` does."""
 
     rest: RestChecks
+    listing: ListingChecks
 
     def readable(self, rows: list[bytes]) -> None:
         """I1 before hints have arrived: what W nodes acknowledged is in every read and listing
@@ -32,7 +34,7 @@ class ReturnChecks:
         listings: list[tuple[str, str, dict[str, str] | None]] = []
         for bucket in dict.fromkeys(place[0] for place in places):
             for node in nodes:
-                self.rest.list_bucket(node, bucket, WHOLE, must=False).addCallback(
+                self.listing.list_bucket(node, bucket, WHOLE, must=False).addCallback(
                     lambda listed, node, bucket: listings.append((node, bucket, listed)),
                     node,
                     bucket,
