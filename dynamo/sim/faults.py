@@ -13,6 +13,8 @@ from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Protocol
 
+import attrs
+
 from dynamo.sim.fault_disks import DISK_KINDS, SPOILING, Disks
 from dynamo.sim.fault_links import LINK_KINDS, Links
 from dynamo.sim.fault_processes import PROCESS_KINDS, Processes
@@ -35,6 +37,8 @@ GROUPED = frozenset(("partition", "one_way"))
 
 LAST = ("partition", "partition", "isolate", "kill", "power_cut")
 LAST_S = (8.0, 20.0)
+APART_S = 8.0
+"""For so long before and after a flip some cannot be reached."""
 HOLD_S = 0.01
 """How often it is looked whether a node is back."""
 
@@ -93,6 +97,31 @@ def draw_last(
     return (Fault(at=round(at, 3), kind=kind, targets=targets, seconds=LASTING_S),)
 
 
+def draw_around_flips(
+    rng: Random, drawn: Sequence[Fault], *, names: Sequence[str]
+) -> tuple[Fault, ...]:
+    """So that a damaged record cannot be mended by those who can be reached, half of the times.
+
+    Two of the node's peers are away before the flip and lack what the other two have; then those
+    two are away. Whoever mends by too few answers forgets what only the node itself had."""
+    made: list[Fault] = []
+    for fault in drawn:
+        if fault.kind != "record_flip" or fault.at < APART_S or len(names) != 5:
+            continue
+        if rng.random() < 0.5:
+            continue
+        others = [name for name in names if name != fault.targets[0]]
+        rng.shuffle(others)
+        first, then = (others[0], others[1]), (others[2], others[3])
+        at = fault.at - APART_S
+        made += [
+            Fault(at=round(at, 3), kind="partition", targets=first, seconds=APART_S - 0.3),
+            Fault(at=round(fault.at - 0.35, 3), kind="partition", targets=then, seconds=APART_S),
+        ]
+        made += [attrs.evolve(fault, at=round(fault.at + 0.01 * n, 3)) for n in (1, 2)]
+    return tuple(made)
+
+
 def _fault(rng: Random, kind: str, at: float, names: Sequence[str], frail: str) -> Fault:
     seconds = 0.0 if kind in ONCE else _between(rng, SECONDS_MIN, SECONDS_MAX)
     amount = _between(rng, *_AMOUNTS[kind]) if kind in _AMOUNTS else rng.random()
@@ -137,6 +166,8 @@ class Watched(Protocol):
 
     def spoiled(self, name: str) -> None: ...
 
+    def lags(self, row: bytes) -> bool: ...
+
 
 class Faults:
     """Makes faults happen, and end. `injected` counts those that did something, by kind."""
@@ -145,7 +176,7 @@ class Faults:
         self._world = world
         self._links = Links(world)
         self._processes = Processes(world, self._look)
-        self._disks = Disks(world, self._processes, oracle.settled, oracle.spoiled)
+        self._disks = Disks(world, self._processes, oracle.settled, oracle.spoiled, oracle.lags)
         self._active: dict[int, Fault] = {}
         self._numbers = count()
         self._healed = False
@@ -157,6 +188,13 @@ class Faults:
         """Their `at` counts from now."""
         for fault in faults:
             self._world.schedule.callLater(fault.at, self._begin, next(self._numbers), fault)
+
+    def cut_off(self) -> tuple[str, ...]:
+        """Who is cut off and in the minority, if that is all that is wrong."""
+        active = list(self._active.values())
+        if len(active) != 1 or active[0].kind != "partition" or self._processes.rising:
+            return ()
+        return active[0].targets if 2 * len(active[0].targets) < len(self._world.names) else ()
 
     def heal(self) -> None:
         """Ends every fault, and lets none begin any more. Nodes that are down are started. Of those

@@ -75,6 +75,7 @@ def plan(seed: int, *, size: int = 0, seconds: float = 0.0) -> Plan:
         seconds=seconds,
         kinds=LINK_KINDS if hints_alone(seed) else KINDS,
     )
+    drawn += faults.draw_around_flips(Random(f"{seed}:apart"), drawn, names=names)
     drawn += faults.draw_last(
         Random(f"{seed}:last"), names=names, seconds=seconds, links=hints_alone(seed)
     )
@@ -164,6 +165,9 @@ class _Run:
             self._clients.begin()
             self._faults.begin(self._plan.faults)
             world.run_for(self._plan.seconds)
+            away = self._faults.cut_off()
+            if away:
+                self._oracle.cut_off(away)
             world.trace.add("sim", "everything is mended")
             self._faults.heal()
             self._settle()

@@ -61,12 +61,16 @@ SHARES = {"plain": 30, "strict": 22, "fast": 12, "single": 8, "wide": 10, "lates
 KNOWN = "c/"
 ODD = ("ü/☃", "a//b", "..", "%2e%2e/x", "q?a=b&c+d #", "k" * 600, " ", "a/b/c/")
 HOT, COLD = 3, 5
+OFTEN = ("f/h0", f"{KNOWN}h1", f"{KNOWN}h2")
+"""The hot keys of each bucket where every write may say what it has seen."""
 COLD_KEYS = tuple(f"/k{number}" for number in range(COLD))
 HOT_SHARE = 0.7
 AGAIN = 4
 """Keys that are created, deleted and created again, in turns."""
 
 LOSS_WRITES, CLOCK_WRITES, LATE_WRITES = 4, 3, 16
+LOSS_BUCKETS = ("wide", "wide", "plain")
+ALONE_READS, APART_WRITES = 12, 8
 OPTIONS_SHARE = 0.15
 SMALL = (24, 400)
 EDGES = (65_536, 65_537)
@@ -101,45 +105,113 @@ def draw(
 def around(
     rng: Random, faults: Sequence[Fault], *, names: Sequence[str], clients: int, first: int
 ) -> tuple[Operation, ...]:
-    """Writes to a few keys that a fault makes telling. Numbers count from `first`.
+    """Writes and reads of a few keys that a fault makes telling. Numbers count from `first`.
 
     Through a node whose disk goes back or is lost, before that and as soon as it runs again: it
-    must not give out a dot a second time. Among those that are left when others are cut off to the
-    end: it has to be read while hints wait. Through one whose clock is wrong, and through those
-    that come up after it: what they stamp has to win over what they hold.
+    must not give out a dot a second time, nor say that there is nothing. The same after a record
+    was damaged, and with others away (`dynamo.sim.faults.draw_around_flips`) in strict ones.
+    Among those that are left when others are cut off to the end: it has to be read while hints
+    wait, and what it replaced must not. Through one whose clock is wrong, and through those that
+    come up after it: what they stamp has to win over what they hold.
     """
-    made: list[Operation] = []
+    drawing = _Around(rng, clients, first)
+    for fault in faults:
+        node, end = fault.targets[0], fault.at + fault.seconds
+        rest = [name for name in names if name not in fault.targets]
+        if fault.kind in ("wipe", "roll_back"):
+            drawing.loss(fault, node)
+        elif fault.kind == "record_flip":
+            drawing.reads(fault.at, 4.0, node)
+        elif fault.kind == "partition" and fault.seconds == LASTING_S:
+            drawing.late(fault.at, rest, names)
+        elif fault.kind == "partition" and any(_apart(fault, other) for other in faults):
+            drawing.apart(fault, end, rest)
+        elif fault.kind == "clock_jump":
+            for _ in range(CLOCK_WRITES):
+                drawing.write(fault.at + rng.uniform(0.0, fault.seconds), node, "latest")
+        elif fault.kind in ("kill", "stop", "power_cut"):
+            for _ in range(CLOCK_WRITES):
+                drawing.write(end + rng.uniform(0.5, 5.0), node, "latest")
+    return tuple(drawing.made)
 
-    def write(at: float, entry: str, bucket: str, key: str = "f/h0") -> None:
-        made.append(
+
+def _apart(fault: Fault, other: Fault) -> bool:
+    """Whether a partition is over as a record is damaged elsewhere."""
+    close = 0.0 < other.at - fault.at - fault.seconds < 0.5
+    return other.kind == "record_flip" and close and other.targets[0] not in fault.targets
+
+
+class _Around:
+    def __init__(self, rng: Random, clients: int, first: int) -> None:
+        self._rng = rng
+        self._clients = clients
+        self._first = first
+        self.made: list[Operation] = []
+
+    def write(self, at: float, entry: str, bucket: str, key: str = "f/h0", kind: str = "") -> None:
+        made = kind or ("create" if is_known(key) else self._rng.choice(("create", "put")))
+        size = self._rng.randint(*SMALL)
+        self._do(at, made, entry, bucket, key, size, seen=made in ("delete", "update"))
+
+    def _do(
+        self,
+        at: float,
+        kind: str,
+        entry: str,
+        bucket: str,
+        key: str,
+        size: int,
+        seen: bool,
+        **options: str,
+    ) -> None:
+        self.made.append(
             Operation(
-                number=first + len(made), at=max(at, 0.0), client=rng.randrange(clients),
-                kind="create" if is_known(key) else rng.choice(("create", "put")),
-                entry=entry, bucket=bucket, key=key,
-                size=rng.randint(*SMALL),
+                number=self._first + len(self.made), at=max(at, 0.0),
+                client=self._rng.randrange(self._clients),
+                kind=kind, entry=entry, bucket=bucket, key=key, seen=seen, size=size,
+                options=options,
             )
         )  # fmt: skip
 
-    for fault in faults:
-        node, end = fault.targets[0], fault.at + fault.seconds
-        if fault.kind in ("wipe", "roll_back"):
-            last, span = (fault.at, 6.0) if fault.kind == "wipe" else (end, min(6.0, fault.seconds))
-            for _ in range(LOSS_WRITES):
-                write(last - rng.uniform(0.0, span), node, rng.choice(("wide", "wide", "plain")))
-            for _ in range(2 * LOSS_WRITES):
-                write(end + rng.uniform(0.1, 5.0), node, rng.choice(("wide", "wide", "plain")))
-        elif fault.kind == "partition" and fault.seconds == LASTING_S:
-            rest = [name for name in names if name not in fault.targets]
-            for number in range(LATE_WRITES):
-                at = fault.at + rng.uniform(1.0, 8.0)
-                write(at, rng.choice(rest), "plain", f"{KNOWN}late{number}")
-        elif fault.kind == "clock_jump":
-            for _ in range(CLOCK_WRITES):
-                write(fault.at + rng.uniform(0.0, fault.seconds), node, "latest")
-        elif fault.kind in ("kill", "stop", "power_cut"):
-            for _ in range(CLOCK_WRITES):
-                write(end + rng.uniform(0.5, 5.0), node, "latest")
-    return tuple(made)
+    def loss(self, fault: Fault, node: str) -> None:
+        rng, end = self._rng, fault.at + fault.seconds
+        last, span = end, min(6.0, fault.seconds)
+        if fault.kind == "wipe":
+            last, span = fault.at, 6.0
+        for _ in range(LOSS_WRITES):
+            self.write(last - rng.uniform(0.0, span), node, rng.choice(LOSS_BUCKETS))
+        for _ in range(2 * LOSS_WRITES):
+            self.write(end + rng.uniform(0.1, 5.0), node, rng.choice(LOSS_BUCKETS))
+        self.reads(end, 2.0, node)
+
+    def reads(self, at: float, span: float, entry: str) -> None:
+        """Of keys that are written often, by one answer alone."""
+        rng = self._rng
+        for _ in range(ALONE_READS):
+            bucket, key = rng.choice(("plain", "strict", "fast", "wide")), rng.choice(OFTEN)
+            self._do(at + rng.uniform(0.0, span), "get", entry, bucket, key, 0, False, r="1")
+
+    def late(self, at: float, rest: Sequence[str], names: Sequence[str]) -> None:
+        """Keys that are made when some are cut off to the end, and others that are replaced or
+        deleted then."""
+        rng = self._rng
+        for number in range(LATE_WRITES):
+            bucket, key = rng.choice(("plain", "plain", "wide")), f"{KNOWN}late{number}"
+            then, kind = at + rng.uniform(1.0, 8.0), "create"
+            if number % 2:
+                self.write(at - rng.uniform(2.0, 8.0), rng.choice(names), bucket, key)
+                kind = rng.choice(("update", "delete"))
+            self.write(then, rng.choice(rest), bucket, key, kind)
+
+    def apart(self, fault: Fault, end: float, rest: Sequence[str]) -> None:
+        """Keys of which some owners are away, and which those read then who were away."""
+        rng = self._rng
+        for number in range(APART_WRITES):
+            key = f"{KNOWN}apart{number}"
+            at = fault.at + rng.uniform(0.3, 0.9) * fault.seconds
+            self.write(at, rng.choice(rest), "strict", key)
+            for entry in fault.targets:
+                self._do(end + rng.uniform(0.5, 7.0), "get", entry, "strict", key, 0, False)
 
 
 def _keys(rng: Random, bucket: str) -> list[str]:

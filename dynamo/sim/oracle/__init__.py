@@ -13,7 +13,7 @@ It knows what clients sent and got (`dynamo.sim.history`) and what each commit p
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -73,7 +73,8 @@ INVARIANTS: dict[str, Description] = {
     ),
     "I9": Description(
         "In a strict bucket with R+W>N a read or listing shows what was acknowledged before it "
-        "began; while membership changes this is not tried, for members do not change yet."
+        "began, and any read shows what every owner had on disk before it began; while membership "
+        "changes this is not tried, for members do not change yet."
     ),
     "I10": Description(
         "When a client hears that W nodes have its write, W disks have it, durably."
@@ -111,7 +112,7 @@ class Oracle:
             history, self.registry, tally, self._now, self._calm_since, len(world.names)
         )
         history.watcher = self.live
-        self.live.whole = self._whole
+        self.live.whole, self.live.well = self._whole, self._well
         self._rest: RestChecks | None = None
         self._apart = 0.0
         self._unequal: dict[bytes, None] = {}
@@ -131,6 +132,7 @@ class Oracle:
     @clients.setter
     def clients(self, clients: Clients) -> None:
         self._rest = RestChecks(self.world, self.live, clients)
+        self.live.owners = self._rest.owners
 
     def watch(self, host: Host) -> None:
         """Looks on at a drive; to be called before the node's first start."""
@@ -142,6 +144,11 @@ class Oracle:
         self.live.spoiled[name] = self.world.schedule.now
         self.live.damaged[name] = self.world.hosts[name].starts
         self.registry.reread(name, self.world.hosts[name].drive.durable())
+
+    def lags(self, row: bytes) -> bool:
+        """Whether the owners of a row do not hold the same."""
+        assert self._rest is not None
+        return bool(self._rest.unequal([row]))
 
     def settled(self) -> bool:
         """Whether all is quiet: no client busy, every node well in the eyes of every other, no
@@ -161,6 +168,27 @@ class Oracle:
         self.registry.dirty.clear()
         self._unequal = dict.fromkeys(self._rest.unequal(rows))
         return list(self._unequal)
+
+    def cut_off(self, away: Sequence[str]) -> None:
+        """Checks what is shown while `away` are cut off and nothing else is wrong; time passes."""
+        rest, registry = self._rest, self.registry
+        assert rest is not None
+        self._wait(lambda: self._without(away), LOOK_S, WHOLE_S)
+        if self._without(away):
+            rows = dict.fromkeys(row for m in registry.mirrors.values() for row in m.records)
+            ReturnChecks(rest, ListingChecks(rest)).reachable(list(rows), away)
+
+    def _without(self, away: Sequence[str]) -> bool:
+        """Whether all others see that these are away, and none else."""
+        others = [host.node for name, host in self.world.hosts.items() if name not in away]
+        names = list(self.world.hosts)
+        return all(
+            node is not None
+            and node.view.joined
+            and not node.identity.refilling
+            and all(node.view.is_healthy(name) == (name not in away) for name in names)
+            for node in others
+        )
 
     def settle(self, release: Callable[[], None] = lambda: None) -> None:
         """Waits until all is quiet, and checks what must hold then; time passes. `release` is
@@ -188,11 +216,15 @@ class Oracle:
     def _whole(self) -> bool:
         """Whether all nodes run, see each other, and have what was on a lost disk."""
         nodes = [host.node for host in self.world.hosts.values()]
+        return self._well() and not any(n is not None and n.identity.refilling for n in nodes)
+
+    def _well(self) -> bool:
+        """Whether all nodes run and see each other."""
+        nodes = [host.node for host in self.world.hosts.values()]
         names = list(self.world.hosts)
         return all(
             node is not None
             and node.view.joined
-            and not node.identity.refilling
             and all(node.view.is_healthy(name) for name in names)
             for node in nodes
         )
@@ -208,6 +240,10 @@ class Oracle:
             self.live.whole_since = None
         elif self.live.whole_since is None:
             self.live.whole_since = self.world.schedule.now
+        if self._rest is None or not self._well():
+            self.live.well_since = None
+        elif self.live.well_since is None:
+            self.live.well_since = self.world.schedule.now
         now = EPOCH_S + self.world.schedule.now - START_S
         wrong = [host.wall() - now for host in self.world.hosts.values()]
         self._apart = max(self._apart, max(wrong) - min(wrong), *wrong, *(-w for w in wrong))

@@ -63,16 +63,18 @@ class ListingChecks:
         return found
 
     def list_bucket(
-        self, node: str, bucket: str, limit: int, *, must: bool = True
+        self, node: str, bucket: str, limit: int, *, must: bool = True, r: int | None = None
     ) -> Deferred[dict[str, str] | None]:
         """One listing to its last page, None for one that failed; `must`: it should not."""
-        asked = Deferred.fromCoroutine(self._pages(node, bucket, limit, must))
+        options = {"limit": str(limit)} if r is None else {"limit": str(limit), "r": str(r)}
+        asked = Deferred.fromCoroutine(self._pages(node, bucket, options, must))
         asked.addErrback(lambda f: self.rest.world.schedule.callLater(0.0, f.raiseException))
         return asked
 
-    async def _pages(self, node: str, bucket: str, limit: int, must: bool) -> dict[str, str] | None:
+    async def _pages(
+        self, node: str, bucket: str, options: dict[str, str], must: bool
+    ) -> dict[str, str] | None:
         listed: dict[str, str] = {}
-        options = {"limit": str(limit)}
         for _ in range(PAGES_MAX):
             for _ in range(2):
                 answer = await self.rest.clients.ask(node, wording.get_page(bucket, options))

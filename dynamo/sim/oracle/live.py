@@ -33,6 +33,9 @@ CHANGE_S = 6.0
 """For so long before a bucket's change all members must have seen each other, so that what was
 left of earlier ones is over, and none is passed over as dead."""
 
+LOOKS_S = 2.0
+"""For so long before a read it must have been seen that all see each other."""
+
 PATIENCE_MIN_S = 3.0
 """Who gives an operation less time may find it too short."""
 
@@ -55,9 +58,15 @@ class LiveChecks:
     damaged: dict[str, int] = attrs.field(factory=dict)
     excused: Counter[str] = attrs.field(factory=Counter)
     whole: Callable[[], bool] = lambda: False
-    """Whether every node runs and is well in the eyes of every other now."""
+    """Whether that is so, and every node has what was on a lost disk."""
     whole_since: float | None = None
     """Since when that was so whenever it was looked; None if it was not the last time."""
+    well: Callable[[], bool] = lambda: False
+    """Whether every node runs and is well in the eyes of every other now, be it whole or not."""
+    well_since: float | None = None
+    """As `whole_since`."""
+    owners: Callable[[bytes], tuple[str, ...]] = lambda row: ()
+    """The owners of a row."""
 
     # Writes.
 
@@ -127,7 +136,7 @@ class LiveChecks:
     # Reads.
 
     def read(self, read: Read) -> None:
-        """I8 and I11 of any read; I9 of a strict one."""
+        """I8, I9 and I11."""
         writes = self.history.at.get(read.place, [])
         pair = rules.together(read.shown, writes, self.uncovered)
         if pair is not None:
@@ -143,6 +152,37 @@ class LiveChecks:
             self.tally.held("I11")
         if not read.newest and self._strict(read.bucket, read.r, read.quorum):
             self._strict_read(read, writes)
+        if not read.newest:
+            self._shown_by_all(read, writes)
+
+    def _shown_by_all(self, read: Read, writes: list[Write]) -> None:
+        """What every owner has had on its disk since before a read began is in it, however few
+        were asked; tried while all see each other, for a reader that is cut off from all owners
+        hears stand-ins alone. An owner that lost its disk, or a record of it, since then has to
+        know that, and to ask the others."""
+        properties = BUCKETS.get(read.bucket)
+        since = self.well_since if self.well() else None
+        if properties is None or properties.conflicts == "latest":
+            return
+        if since is None or since > read.begun - LOOKS_S:
+            return
+        for v in rules.missing(read.shown, writes, read.begun, read.ended):
+            if self._everywhere(v, read.begun):
+                self._broken(
+                    "I9",
+                    f"{v.id} of {name(read.place)}, acknowledged at {v.ended:.3f} by {v.entry}, is "
+                    f"on every owner's disk and not in the read begun at {read.begun:.3f} through "
+                    f"{read.entry} at R={read.r}: {sorted(read.shown)}; {self._dots(v)}",
+                )
+                return
+        self.tally.held("I9")
+
+    def _everywhere(self, v: Write, since: float) -> bool:
+        arrivals = self.registry.arrivals
+        return any(
+            arrivals.everywhere(dot, self.owners(dot[0]), since, self.spoiled)
+            for dot in sorted(self.registry.dots.get(v.id, ()))
+        )
 
     def _strict(self, bucket: str, r: int | None, quorum: str | None) -> bool:
         """Whether this read meets every write that the bucket's own W acknowledged."""

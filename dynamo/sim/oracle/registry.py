@@ -15,12 +15,11 @@ from dynamo.core.buckets import Bucket
 from dynamo.core.record import EMPTY, Context, Record, Version
 from dynamo.errors import Corrupt
 from dynamo.sim.history import History, Place
+from dynamo.sim.oracle.arrivals import Arrivals, Dot
+from dynamo.sim.schedule import START_S
 from dynamo.sim.tally import Tally
 from dynamo.storage import broken, hints, rows
 from dynamo.wire.codec import STATE
-
-Dot = tuple[bytes, str, int]
-"""Row, actor, counter."""
 
 Changes = Mapping[str, Mapping[bytes, tuple[bytes | None, bytes | None]]]
 
@@ -77,6 +76,7 @@ class Registry:
         self.lost: dict[bytes, list[Context]] = {}
         self.unkeepable: set[str] = set()
         self.put_back: set[str] = set()
+        self.arrivals = Arrivals()
         self._hidden: set[Dot] = set()
         self._targets: dict[bytes, str] = {}
         self._located: dict[bytes, Located] = {}
@@ -143,6 +143,14 @@ class Registry:
             if covers(mirror.known(row).context, context)
         ]
 
+    def hinted(self, row: bytes, target: str) -> bool:
+        """Whether some drive has a hint of the key for `target`."""
+        found = self.locate(row)
+        if found is None:
+            return False
+        place = hints.place(target, found.bucket.incarnation, found.place[1].encode())
+        return any(place in mirror.hints for mirror in self.mirrors.values())
+
     # Commits.
 
     def committed(self, name: str, mirror: Mirror, changes: Changes) -> None:
@@ -168,7 +176,7 @@ class Registry:
                     continue
                 found = broken.decode(table, row, new)
                 record = kept[row] = found.record
-                self._register(name, row, old, record)
+                self._register(name, row, old, record, table == "records")
                 self._look_for_hidden(name, row, old, record)
                 if found.was is None or covers(record.context, old.context):
                     self._grew(name, table, row, old, record)
@@ -186,12 +194,14 @@ class Registry:
         known[state.generation] = state if before is None else before.merge(state)
         self._located.clear()
 
-    def _register(self, name: str, row: bytes, old: Record, new: Record) -> None:
+    def _register(self, name: str, row: bytes, old: Record, new: Record, own: bool) -> None:
         had = {(v.actor, v.counter) for v in old.versions}
         for version in new.versions:
             if (version.actor, version.counter) in had:
                 continue
             dot = (row, version.actor, version.counter)
+            if own:
+                self.arrivals.note(dot, name, self._now() + START_S)
             known = self.versions.get(dot)
             if known is None:
                 self.versions[dot] = version.strip()

@@ -13,8 +13,9 @@ from dynamo.sim.client import Answer
 from dynamo.sim.clients import Clients
 from dynamo.sim.history import Place, Read, Write
 from dynamo.sim.oracle import rules
+from dynamo.sim.oracle.arrivals import Dot
 from dynamo.sim.oracle.live import LiveChecks, name, terms
-from dynamo.sim.oracle.registry import Dot, Registry, describe
+from dynamo.sim.oracle.registry import Registry, describe
 from dynamo.sim.schedule import START_S
 from dynamo.sim.workload import BUCKETS
 from dynamo.sim.world import World
