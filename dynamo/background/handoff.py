@@ -72,7 +72,7 @@ class Handoff:
         after = self._cursor.pop(target, b"")
         found = self.copies.hints.batch(view, target, after, BATCH)
         if not found and after:
-            # Through once; what is left changed or failed meanwhile and is taken up anew. That is no
+            # Through once; what is left changed or failed meanwhile and is taken up anew. It is no
             # progress yet: with several targets some would be through in every step.
             found = self.copies.hints.batch(view, target, b"", BATCH)
         if not found:

@@ -100,7 +100,7 @@ def draw_last(
 def draw_around_flips(
     rng: Random, drawn: Sequence[Fault], *, names: Sequence[str]
 ) -> tuple[Fault, ...]:
-    """So that a damaged record cannot be mended by those who can be reached, half of the times.
+    """So that a damaged record cannot be mended by those who can be reached, mostly.
 
     Two of the node's peers are away before the flip and lack what the other two have; then those
     two are away. Whoever mends by too few answers forgets what only the node itself had."""
@@ -108,7 +108,7 @@ def draw_around_flips(
     for fault in drawn:
         if fault.kind != "record_flip" or fault.at < APART_S or len(names) != 5:
             continue
-        if rng.random() < 0.5:
+        if rng.random() < 0.2:
             continue
         others = [name for name in names if name != fault.targets[0]]
         rng.shuffle(others)

@@ -122,6 +122,7 @@ class StubNode:
         self.drive = self.reactor = self.machine = self.schedule = self
         self.hosts = {"n1": self, "n2": self}
         self.ends: list[int] = []
+        self.now = 0.0
 
     def placed(self, digest: bytes) -> float | None:
         at = self.chunks.get(digest)
