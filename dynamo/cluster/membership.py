@@ -238,8 +238,7 @@ class Membership:
     async def refresh(self) -> None:
         asked = [self.peers.converse(k) for k in self.peers.by_name.values() if k.running]
         both = DeferredList(asked, consumeErrors=True)
-        both.addTimeout(REFRESH_S, self._clock, lambda result, seconds: None)
-        await both
+        await both.addTimeout(REFRESH_S, self._clock, lambda result, seconds: None)
 
     def suspected(self) -> list[str]:
         """Members under suspicion now."""
@@ -291,6 +290,8 @@ class Membership:
 
     def noticed(self, effect: Notice) -> None:
         warn(effect)
+        if effect.code == "refuted":
+            self.peers.was_away()
         if effect.code == "name_contended":
             self._contended = f"Another live node at {effect.detail} is named {effect.name!r} too."
 

@@ -8,7 +8,10 @@ import pytest
 
 from dynamo.background import handoff as handoff_module
 from dynamo.coordinator.bodies import CHUNK_BYTES
+from dynamo.core.record import Record
+from dynamo.errors import Corrupt
 from dynamo.storage import rows
+from dynamo.storage.copies import Copies
 from dynamo.wire import messages
 from tests.shell.test_bodies import body_of
 from tests.support.cluster import TestCluster
@@ -396,3 +399,28 @@ def test_what_an_owner_does_not_take_is_kept_though_its_target_is_gone() -> None
     cluster.link(keeper, other).down = False
     cluster.hand_off()
     assert cluster.hints() == {}
+
+
+def test_hints_that_cannot_be_told_for_two_are_left_to_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A step that told nobody anything says so, wherever it is for each of them: else it would be
+    done again at once, for as long as what is to be told is damaged."""
+    cluster = TestCluster(3)
+    node = cluster.nodes["n1"]
+    for name in ("n2", "n3"):
+        cluster.cut(name)
+    cluster.put("n1", "k", options={"w": 1})
+    cluster.pass_time(1)
+    for name in ("n2", "n3"):
+        cluster.heal(name)
+    assert cluster.hints() == {"n1": {"n2": 1, "n3": 1}}
+
+    def damaged(copies: Copies, incarnation: bytes, key: bytes) -> Record:
+        raise Corrupt("a bit flipped")
+
+    monkeypatch.setattr(Copies, "read", damaged)
+    cluster.told("n1", "n3", "dead")
+    assert not cluster.run(node.handoff.step())
+    cluster.told("n1", "n3", "alive")
+    assert not any(cluster.run(node.handoff.step()) for _ in range(6))

@@ -8,6 +8,7 @@ from twisted.python.failure import Failure
 from dynamo.cluster.membership import EVENTS_KEPT
 from dynamo.cluster.peers import DOUBT_S
 from dynamo.core.buckets import Bucket, Properties
+from dynamo.core.effects import Notice
 from dynamo.core.layout import Layout, without
 from dynamo.core.members import Liveness
 from dynamo.errors import NotReady
@@ -96,6 +97,18 @@ def test_hints_are_awaited_and_asked_for_until_handed_over() -> None:
     assert n1.view.awaiting() == ("n2",)
     n2.hints["n1"] = 0
     assert world.until(lambda: n1.view.awaiting() == (), "all is handed over") < 0.5
+
+
+def test_hints_are_asked_for_by_one_that_missed_nobody_and_was_missed() -> None:
+    """A node that was cut off may have suspected the others for longer than they suspected it."""
+    world = World()
+    n1, n2, _ = world.form("n1", "n2", "n3")
+    world.run(5)
+    n2.hints["n1"] = 2
+    n1.view.noticed(Notice("refuted", "dead", "rumour from n2"))
+    assert n1.view.awaiting() == ("n2", "n3")
+    world.run(1)
+    assert n1.view.awaiting() == ("n2",)
 
 
 def test_a_member_that_stays_silent_is_not_awaited_when_it_is_dead() -> None:

@@ -284,6 +284,42 @@ def test_hints_are_awaited_until_there_are_none() -> None:
     assert len(b.asked) == 4
 
 
+def test_who_was_held_to_be_away_asks_everybody_again() -> None:
+    """Also a member that it never missed: it may have noted hints since it was asked. An answer
+    to an earlier question does not do."""
+    bench = Bench()
+    known, b = bench.take(B)
+    b.says()
+    assert bench.peers.awaiting() == ()
+    bench.peers.was_away()
+    assert bench.peers.awaiting() == ("b",)
+    assert known.settled
+    bench.peers.was_away()
+    b.says()
+    assert bench.peers.awaiting() == ("b",)
+    bench.clock.advance(0)
+    b.says(hints={"me": 3})
+    assert bench.peers.awaiting() == ("b",)
+    bench.clock.advance(REASK_S)
+    b.says(hints={"me": 0})
+    assert bench.peers.awaiting() == ()
+    bench.clock.advance(10)
+    assert len(b.asked) == 4
+
+
+def test_a_member_that_does_not_answer_is_not_awaited_for_ever() -> None:
+    """When this node was held to be away, as at any other time."""
+    bench = Bench()
+    _, b = bench.take(B)
+    b.says()
+    bench.peers.was_away()
+    b.is_silent()
+    assert bench.peers.awaiting() == ()
+    bench.clock.advance(RETRY_S)
+    b.says(hints={"me": 1})
+    assert bench.peers.awaiting() == ("b",)
+
+
 def test_who_is_awaited() -> None:
     """Members that are there and were not asked since they appeared; not one that is gone, as
     nobody could wait for it, nor one that has no part in the ring."""
