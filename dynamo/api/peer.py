@@ -51,7 +51,8 @@ class PeerFace:
     """See the module. `exchange(state)` takes a peer's view of the members and gives ours;
     `origin()` says how far this node's disk is, `heard` takes what a peer says of its own. What
     `fences` holds off may read here, and changes nothing. `layout()` is the version this node goes
-    by: who goes by one that is no neighbour of it is refused until one of the two has caught up."""
+    by, and the lowest it still takes: who goes by less, or by one that is no neighbour, is refused
+    until one of the two has caught up."""
 
     app = Face()
 
@@ -65,7 +66,7 @@ class PeerFace:
         origin: Callable[[], Origin | None] = lambda: None,
         heard: Callable[[Origin], None] = lambda origin: None,
         fences: Fences | None = None,
-        layout: Callable[[], int] = lambda: 0,
+        layout: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> None:
         self._layout = layout
         self._fences = fences or Fences()
@@ -141,8 +142,8 @@ class PeerFace:
         """Why a batch is refused as a whole, "" if it is not."""
         if not kinds.isdisjoint(CARRIERS) and not self._fences.passes(origin):
             return "This was given up by its sender long ago."
-        mine, theirs = self._layout(), origin.layout if origin is not None else 0
-        if not compatible(mine, theirs) and not kinds.isdisjoint(BY_RING):
+        (mine, floor), theirs = self._layout(), origin.layout if origin is not None else 0
+        if not compatible(mine, theirs, floor) and not kinds.isdisjoint(BY_RING):
             return f"This node goes by layout {mine} of the ring, and the sender by {theirs}."
         return ""
 

@@ -69,7 +69,9 @@ class Around(Protocol):
 class Layouts:
     """See the module. `me` is this node as its configuration places it; `rng` draws the birth and
     the waits. `ring`, `beside`: the rings of the layout. `used`: the version by which all that is
-    under way here goes; `synced`: the last for which this node holds what it ought to."""
+    under way here goes; `synced`: the last for which this node holds what it ought to; `floor`: the
+    last that all who were there went by at some moment: who goes by less was not seen then, and
+    must not write to some of the owners only."""
 
     def __init__(
         self,
@@ -102,6 +104,7 @@ class Layouts:
         self.synced = 0
         self._take(book.layout)
         self.used = book.layout.version
+        self.floor = 0
 
     # Life.
 
@@ -292,6 +295,9 @@ class Layouts:
         layout = self.layout
         if self.used < layout.version and self._grace.passed(self._mark):
             self.used = layout.version
+        there = [name for name in layout.names() if self.is_there(name)]
+        if all(self.uses(name) >= layout.version for name in there):
+            self.floor = layout.version
         named = self._book.identity.actor != ""
         role = Role.ACTIVE if named and layout.in_ring(self.me.name) else Role.JOINING
         self._around.describe(layout=self.uses(self.me.name), synced=self.synced, role=role)

@@ -114,9 +114,10 @@ NONE = Layout()
 """Before a cluster is founded or found."""
 
 
-def compatible(mine: int, theirs: int) -> bool:
-    """Whether requests may pass between nodes that use these versions."""
-    return not mine or not theirs or abs(mine - theirs) <= 1
+def compatible(mine: int, theirs: int, floor: int = 0) -> bool:
+    """Whether a request may pass from a node that goes by `theirs` to one that goes by `mine`; by
+    less than `floor` nobody goes any more who was seen."""
+    return not mine or not theirs or (theirs >= floor and abs(mine - theirs) <= 1)
 
 
 def with_member(members: Iterable[Member], member: Member) -> tuple[Member, ...]:

@@ -319,7 +319,7 @@ class Node(Service):
             self.voice.origin,
             self._heard,
             self.graves.fences,
-            lambda: self.view.layout.version,
+            lambda: (self.view.layout.version, self.view.layouts.floor),
         )
         self._api_site = site(
             *build_faces(

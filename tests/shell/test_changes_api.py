@@ -436,8 +436,8 @@ def test_no_change_is_null() -> None:
 def test_the_members_come_with_the_change() -> None:
     """By what the layout, the port and the background say together; null while there is none."""
     view: Any = View()
-    view.gossip = SimpleNamespace(packets={}, bytes={}, dropped={})
-    view.health, view.counts, view.events, view.suspected = 0, {}, (), list
+    view.gossip = SimpleNamespace(packets={}, bytes={}, dropped={}, health=0, counts={})
+    view.events, view.suspected = (), list
     nothing: Any = None
     face = OperatingFace("demo", view, nothing, nothing, lambda: "", nothing, list)
     client = Client(site(face.app, reactor=Clock(), body_limit=100))

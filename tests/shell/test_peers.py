@@ -290,19 +290,19 @@ def test_who_was_held_to_be_away_asks_everybody_again() -> None:
     bench = Bench()
     known, b = bench.take(B)
     b.says()
-    assert bench.peers.awaiting() == ()
+    assert bench.peers.awaiting(LAYOUT) == ()
     bench.peers.was_away()
-    assert bench.peers.awaiting() == ("b",)
+    assert bench.peers.awaiting(LAYOUT) == ("b",)
     assert known.settled
     bench.peers.was_away()
     b.says()
-    assert bench.peers.awaiting() == ("b",)
+    assert bench.peers.awaiting(LAYOUT) == ("b",)
     bench.clock.advance(0)
     b.says(hints={"me": 3})
-    assert bench.peers.awaiting() == ("b",)
+    assert bench.peers.awaiting(LAYOUT) == ("b",)
     bench.clock.advance(REASK_S)
     b.says(hints={"me": 0})
-    assert bench.peers.awaiting() == ()
+    assert bench.peers.awaiting(LAYOUT) == ()
     bench.clock.advance(10)
     assert len(b.asked) == 4
 
@@ -314,10 +314,10 @@ def test_a_member_that_does_not_answer_is_not_awaited_for_ever() -> None:
     b.says()
     bench.peers.was_away()
     b.is_silent()
-    assert bench.peers.awaiting() == ()
+    assert bench.peers.awaiting(LAYOUT) == ()
     bench.clock.advance(RETRY_S)
     b.says(hints={"me": 1})
-    assert bench.peers.awaiting() == ("b",)
+    assert bench.peers.awaiting(LAYOUT) == ("b",)
 
 
 def test_who_is_awaited() -> None:
