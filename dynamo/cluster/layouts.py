@@ -28,6 +28,7 @@ from dynamo.log import make_logger
 from dynamo.ports import Replica
 from dynamo.storage.agreed import LayoutBook
 from dynamo.wire import agreeing
+from dynamo.wire.hello import Hello
 from dynamo.wire.messages import Op, Reply
 
 TICK_S = 0.5
@@ -155,6 +156,11 @@ class Layouts:
 
     def _fetched(self, _: object) -> None:
         self._fetching = False
+
+    async def learn(self, replica: Replica, hello: Hello) -> None:
+        """Takes over a member's layout, if by what it says of itself it is the later one."""
+        if (hello.layout, hello.birth) > self.layout.order:
+            await self.fetch(replica)
 
     async def fetch(self, replica: Replica) -> None:
         """Takes over a member's layout, if it is the later one. Raises what asking it does."""

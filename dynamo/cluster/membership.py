@@ -136,7 +136,7 @@ class Membership:
             timeout=timeout,
             changed=self._settle,
             settled=self._tell,
-            learn=self._learn,
+            learn=self.layouts.learn,
         )
 
     # Life.
@@ -395,7 +395,3 @@ class Membership:
             )
             log.info("{why}", why=self._trouble)
             self.on_left()
-
-    async def _learn(self, replica: Peer, hello: Hello) -> None:
-        if (hello.layout, hello.birth) > self.layout.order:
-            await self.layouts.fetch(replica)

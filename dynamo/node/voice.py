@@ -9,6 +9,7 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from dynamo.config import Config
+from dynamo.core.members import Member, Role
 from dynamo.core.refilling import Progress, Refilling
 from dynamo.core.sightings import Origin, Sightings
 from dynamo.core.transfers import Moved
@@ -52,6 +53,22 @@ class Voice:
 
     def __attrs_post_init__(self) -> None:
         self._loaded = self.identity.incarnation
+
+    def member(self) -> Member:
+        """What gossip is to say of it at first."""
+        config, layout = self.config, self.book.layout
+        serves = self.identity.actor and layout.in_ring(config.node.name)
+        return Member(
+            name=config.node.name,
+            identity=self.directory,
+            address=str(config.advertise.cluster),
+            incarnation=self.identity.incarnation,
+            role=Role.ACTIVE if serves else Role.JOINING,
+            api=str(config.advertise.api),
+            zone=config.node.zone,
+            weight=config.node.weight,
+            layout=layout.version,
+        )
 
     def origin(self) -> Origin:
         """Who speaks in the next message."""

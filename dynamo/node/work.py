@@ -73,19 +73,7 @@ class Work:
     ) -> None:
         self.admission = Admission(config.limits.background_latency)
         self.runner = Runner(reactor, self.admission, lambda: crowded(copies.committer, view))
-        self.upkeep = Upkeep(
-            view,
-            copies,
-            table,
-            local,
-            reactor,
-            n=config.replication.n,
-            w=config.replication.w,
-            bytes_per_second=config.repair.scrub_bytes_per_second,
-            interval=config.repair.scrub_interval,
-            corrupt=metrics.corrupt,
-            verified=metrics.verified,
-        )
+        self.upkeep = _upkeep(config, view, copies, table, local, reactor, metrics)
         grace = self.upkeep.mender.grace = graves.grace
         keeper = TreeKeeper(copies, trees, table, wall_clock, lacking=whole.pair_lacks)
         local.handlers.update(keeper.handlers())
@@ -156,3 +144,27 @@ class Work:
         """The layout is another, or a member goes by it now: whoever moves data looks at once."""
         for name in ("handoff", "transfer", "clearing", "tombstones"):
             self.runner.wake(name)
+
+
+def _upkeep(
+    config: Config,
+    view: Membership,
+    copies: Copies,
+    table: BucketTable,
+    local: LocalReplica,
+    reactor: Any,
+    metrics: Metrics,
+) -> Upkeep:
+    return Upkeep(
+        view,
+        copies,
+        table,
+        local,
+        reactor,
+        n=config.replication.n,
+        w=config.replication.w,
+        bytes_per_second=config.repair.scrub_bytes_per_second,
+        interval=config.repair.scrub_interval,
+        corrupt=metrics.corrupt,
+        verified=metrics.verified,
+    )
