@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -33,7 +33,7 @@ class Ballots:
     async def hold(self, base: Layout, value: Layout) -> Layout | None:
         """The layout after `base` as it was decided, by this ballot or before it; None if it was
         not, or not as far as this node can tell."""
-        names, needed = electors(base, value)
+        names, needed = electors(base, value, self._name)
         ballot = next_ballot(self._name, [self._seen])
         proposal = Proposal(base.version + 1, ballot, value, names, needed)
         asked = Round(self, proposal, base)
@@ -90,7 +90,8 @@ class Round:
 
         def failed(failure: Failure, name: str) -> None:
             failure.trap(DynamoError, Exception)
-            self._faults[name] = failure.getErrorMessage() or "no answer"
+            why = "no answer" if failure.check(TimeoutError) else failure.getErrorMessage()
+            self._faults[name] = why or "no answer"
 
         for name in names:
             asked = self._ballots.call(name, op)

@@ -8,7 +8,7 @@ from typing import Literal
 import attrs
 
 from dynamo.cluster.layouts import Layouts
-from dynamo.core.layout import Layout, with_member, without
+from dynamo.core.layout import Layout, keeps_majorities, with_member, without
 from dynamo.errors import NoSuchMember, Refused
 from dynamo.ports import Liveness
 
@@ -64,6 +64,14 @@ class Changes:
             )
             if why is not None and not (force and why.code == "too_few_members"):
                 raise why
-            return base.change(without(base.next_members, name))
+            staying = without(base.next_members, name)
+            copies = self.copies()
+            if not keeps_majorities(min(copies, len(base.members)), min(copies, len(staying))):
+                raise Refused(
+                    "change_under_way",
+                    f"Others are on their way out; without {name} as well, what they alone hold "
+                    "would be lost. Let that end first.",
+                )
+            return base.change(staying)
 
         return await self.layouts.propose(make, PATIENCE_S)

@@ -242,6 +242,9 @@ class Layouts:
         """
         until, tries = self._clock.seconds() + patience, 0
         while True:
+            if self._book.out:
+                # What it believes of the others is from when it was one of them.
+                raise NotReady(f"{self.me.name} is not in the ring any more.")
             base = self.layout
             value = make(base)
             if value is None:

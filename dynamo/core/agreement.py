@@ -35,8 +35,9 @@ class Promise(msgspec.Struct, frozen=True, array_like=True):
         return self if self.version == version else Promise(version)
 
     def prepare(self, ballot: Ballot) -> Promise | None:
-        """After a promise to heed no lower ballot; None if a higher one was promised."""
-        if ballot < self.promised:
+        """After a promise to heed no lower ballot; None if it or a higher one was promised: it may
+        come again from a proposer that forgot that it asked for another value by it."""
+        if ballot <= self.promised:
             return None
         return msgspec.structs.replace(self, promised=ballot)
 
@@ -85,16 +86,17 @@ class Proposal:
         return last.value if last.value is not None else self.value
 
 
-def electors(layout: Layout, value: Layout) -> tuple[frozenset[str], int]:
+def electors(layout: Layout, value: Layout, proposer: str) -> tuple[frozenset[str], int]:
     """Who decides on the layout after `layout`, and how many of them it takes.
 
     The members of a ring, most of them. Of two, either takes out the other alone: whoever asks for
-    that says that the other is gone for good. A cluster is founded by those that are in it.
+    that says that the other is gone for good. One that takes itself out needs the other, or both
+    could leave at once, each by a layout of its own. A cluster is founded by those that are in it.
     """
     ring = layout if layout.version else value
     names = frozenset(m.name for m in ring.members)
     left = names & {m.name for m in value.next_members}
-    if len(names) == 2 and len(left) == 1:
+    if len(names) == 2 and left == {proposer}:
         names = left
     return names, len(names) // 2 + 1
 

@@ -120,6 +120,15 @@ def compatible(mine: int, theirs: int, floor: int = 0) -> bool:
     return not mine or not theirs or (theirs >= floor and abs(mine - theirs) <= 1)
 
 
+def keeps_majorities(before: int, after: int) -> bool:
+    """Whether from so many owners of a key one may go to so many of the same at once.
+
+    An owner in both rings pulls nothing. Of those before, all but a majority may lack a write that
+    was acknowledged; they must be no majority of those after.
+    """
+    return (before - 1) // 2 <= after // 2
+
+
 def with_member(members: Iterable[Member], member: Member) -> tuple[Member, ...]:
     """The ring with this member, in place of one of its name."""
     return (*(m for m in members if m.name != member.name), member)

@@ -22,7 +22,7 @@ from dynamo.core.grace import Grace
 from dynamo.core.members import IDENTITY_MAX, Liveness, Member, Role
 from dynamo.core.profiles import LAN, Settings
 from dynamo.core.swim import Swim
-from dynamo.errors import PeerUnreachable
+from dynamo.errors import DynamoError, PeerUnreachable
 from dynamo.storage.agreed import LayoutBook
 from dynamo.storage.committer import Committer
 from dynamo.storage.facts import BucketTable, Identity
@@ -145,7 +145,10 @@ class Shell:
         cluster: str = CLUSTER,
         partitions: int = 8,
         settings: Settings = LAN,
+        zone: str = "z1",
+        weight: float = 1.0,
     ) -> None:
+        self.zone, self.weight = zone, weight
         self.world, self.name, self.address, self.disk = world, name, address, disk
         self.cluster, self.partitions = cluster, partitions
         self.up, self.mute = True, False
@@ -161,6 +164,9 @@ class Shell:
         self.buckets.load()
         self.book = LayoutBook(self.engine, committer, self.identity)
         self.book.load()
+        if self.book.out:
+            self.up = False
+            raise DynamoError(f"the disk of {name} is of a member that left")
         me = Member(
             name,
             self.identity.number or world.rng.randrange(1, IDENTITY_MAX),
@@ -169,7 +175,8 @@ class Shell:
             role=Role.ACTIVE
             if self.identity.actor and self.book.layout.in_ring(name)
             else Role.JOINING,
-            zone="z1",
+            zone=zone,
+            weight=weight,
             layout=self.book.layout.version,
         )
         self.swim = Swim(
@@ -198,7 +205,7 @@ class Shell:
         self.view.gossip.transport = Wire(self._send)
         world.hosts[address] = self
         self.view.start(Near(self), seeds)
-        self.syncs = True
+        self.syncs = self.refills = True
         world.clock.callLater(0.1, self._sync)
 
     def hello(self) -> Hello:
@@ -206,8 +213,8 @@ class Shell:
             name=self.name,
             cluster_name=self.cluster,
             partitions=self.partitions,
-            zone="z1",
-            weight=1.0,
+            zone=self.zone,
+            weight=self.weight,
             api="",
             cluster=self.address,
             actor=self.identity.actor,
@@ -235,8 +242,11 @@ class Shell:
         return merged.addCallback(lambda held: messages.BucketsReply(tuple(held)))
 
     def _sync(self) -> None:
-        """There is no data: whoever is to take over something has it."""
+        """There is no data: whoever is to take over or to take back something has it, unless its
+        `syncs` or `refills` is off."""
         if self.up:
+            if self.refills and self.identity.refilling and self.view.joined:
+                self.identity.end_refill().addErrback(lambda f: None)
             if self.syncs:
                 self.view.layouts.sync_done(self.view.layout.version)
             self.world.clock.callLater(0.1, self._sync)
