@@ -35,8 +35,8 @@ SPOILING = frozenset(("chunk_flip", "record_flip", "wipe", "roll_back"))
 class Disks:
     """Begins and ends faults of disks. `settled()` says whether every copy is where it should be;
     `spoiled(name)` is told of each disk that is not what was written to it any more; `lags(row)`:
-    whether an owner of a row lacks something of it, so that mending it has to be careful whom it
-    asks."""
+    whether it is one that is to be damaged first, as an owner lacks something of it, so that
+    mending it has to be careful whom it asks."""
 
     def __init__(
         self,

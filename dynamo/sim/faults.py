@@ -37,8 +37,9 @@ GROUPED = frozenset(("partition", "one_way"))
 
 LAST = ("partition", "partition", "isolate", "kill", "power_cut")
 LAST_S = (8.0, 20.0)
-APART_S = 8.0
-"""For so long before and after a flip some cannot be reached."""
+APART_S, THEN_S = 8.0, 18.0
+"""For so long before and after a flip some cannot be reached; after it long enough for them to be
+held dead, and to be awaited by nobody."""
 HOLD_S = 0.01
 """How often it is looked whether a node is back."""
 
@@ -116,7 +117,7 @@ def draw_around_flips(
         at = fault.at - APART_S
         made += [
             Fault(at=round(at, 3), kind="partition", targets=first, seconds=APART_S - 0.3),
-            Fault(at=round(fault.at - 0.35, 3), kind="partition", targets=then, seconds=APART_S),
+            Fault(at=round(fault.at - 0.35, 3), kind="partition", targets=then, seconds=THEN_S),
         ]
         made += [attrs.evolve(fault, at=round(fault.at + 0.01 * n, 3)) for n in (1, 2)]
     return tuple(made)

@@ -69,6 +69,7 @@ AGAIN = 4
 """Keys that are created, deleted and created again, in turns."""
 
 LOSS_WRITES, CLOCK_WRITES, LATE_WRITES = 4, 3, 16
+APART_KEYS = f"{KNOWN}apart"
 LOSS_BUCKETS = ("wide", "wide", "plain")
 ALONE_READS, APART_WRITES = 12, 8
 OPTIONS_SHARE = 0.15
@@ -207,11 +208,11 @@ class _Around:
         """Keys of which some owners are away, and which those read then who were away."""
         rng = self._rng
         for number in range(APART_WRITES):
-            key = f"{KNOWN}apart{number}"
+            key = f"{APART_KEYS}{number}"
             at = fault.at + rng.uniform(0.3, 0.9) * fault.seconds
             self.write(at, rng.choice(rest), "strict", key)
             for entry in fault.targets:
-                self._do(end + rng.uniform(0.5, 7.0), "get", entry, "strict", key, 0, False)
+                self._do(end + rng.uniform(4.0, 17.0), "get", entry, "strict", key, 0, False)
 
 
 def _keys(rng: Random, bucket: str) -> list[str]:

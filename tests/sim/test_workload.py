@@ -11,6 +11,7 @@ from dynamo.core.names import check_bucket, check_key
 from dynamo.sim.doings import DOINGS
 from dynamo.sim.faults import draw_around_flips
 from dynamo.sim.plan import LASTING_S, Fault, Operation
+from dynamo.sim.run import plan
 from dynamo.sim.workload import BUCKETS, CHURN, KINDS, around, draw, is_known
 
 NAMES = ["n1", "n2", "n3", "n4", "n5"]
@@ -99,3 +100,10 @@ def test_keys_are_replaced_while_some_are_cut_off_to_the_end() -> None:
     for operation in later:
         assert operation.seen
         assert any(o.key == operation.key and o.kind == "create" and o.at < 80 for o in made)
+
+
+def test_nothing_is_done_after_the_end_of_a_plan() -> None:
+    """It would change what is judged at rest; the fault that ends last would draw some."""
+    for seed in (84, 1, 2):
+        drawn = plan(seed)
+        assert max(o.at for o in drawn.operations) < drawn.seconds

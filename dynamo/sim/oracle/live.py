@@ -33,9 +33,6 @@ CHANGE_S = 6.0
 """For so long before a bucket's change all members must have seen each other, so that what was
 left of earlier ones is over, and none is passed over as dead."""
 
-LOOKS_S = 2.0
-"""For so long before a read it must have been seen that all see each other."""
-
 PATIENCE_MIN_S = 3.0
 """Who gives an operation less time may find it too short."""
 
@@ -164,7 +161,7 @@ class LiveChecks:
         since = self.well_since if self.well() else None
         if properties is None or properties.conflicts == "latest":
             return
-        if since is None or since > read.begun - LOOKS_S:
+        if since is None or since > read.begun:
             return
         for v in rules.missing(read.shown, writes, read.begun, read.ended):
             if self._everywhere(v, read.begun):
