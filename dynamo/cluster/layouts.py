@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import deferLater
 
@@ -68,19 +68,20 @@ class Around(Protocol):
 
 
 class Layouts:
-    """See the module. `me` is this node as its configuration places it; `rng` draws the birth and
-    the waits. `ring`, `beside`: the rings of the layout. `used`: the version by which all that is
-    under way here goes; `synced`: the last for which this node holds what it ought to; `floor`: the
-    last that all who were there went by at some moment: who goes by less was not seen then, and
-    must not write to some of the owners only."""
+    """See the module. `me` is this node as its configuration places it, `none` an empty ring; `rng`
+    draws the birth and the waits.
+
+    `ring`, `beside`: the rings of the layout. `used`: the version by which all that is under way
+    here goes; `synced`: the last for which this node holds what it ought to; `floor`: the last that
+    all who were there went by at some moment: who goes by less was not seen then, and must not
+    write to some of the owners only.
+    """
 
     def __init__(
         self,
-        *,
         me: Placed,
+        none: Ring,
         book: LayoutBook,
-        partitions: int,
-        copies: int,
         grace: Grace,
         rng: Random,
         clock: IReactorTime,
@@ -93,7 +94,7 @@ class Layouts:
         self._clock = clock
         self._around = around
         self._ballots = Ballots(me.name, around.replica, clock)
-        self._none = Ring((), partitions, copies)
+        self._none = none
         self._birth = rng.getrandbits(48)
         self._synced_for: tuple[Placed, ...] = ()
         self._ready_since: tuple[int, float] = (0, 0.0)
@@ -139,6 +140,9 @@ class Layouts:
         }
 
     def _vote(self, version: int, change: Callable[[Promise], Promise | None]) -> Deferred[Reply]:
+        if not self._book.identity.actor:
+            # It is not known yet whether what was promised was lost with a disk.
+            return succeed(agreeing.LayoutReply(self.layout, yes=False))
         voted = self._book.vote(version, change)
         return voted.addCallback(lambda said: agreeing.LayoutReply(self.layout, said[0], said[1]))
 
@@ -321,6 +325,9 @@ class Layouts:
         leaving = layout.in_ring(me.name) and not mine
         if layout.stage != "going" and not leaving and mine != [me]:
             return lambda base: _place(base, me)
+        if layout.stage == "steady" and not self._book.identity.refilling:
+            forgot = self._book.abstains > layout.version
+            return (lambda base: _renew(base, layout.version)) if forgot else None
         if layout.stage == "steady" or self.waits_for() or not self._is_my_turn():
             return None
         return lambda base: _step(base, layout.version)
@@ -360,6 +367,10 @@ def _place(base: Layout, me: Placed) -> Layout | None:
     if base.stage == "going" or not base.version:
         return None
     return base.change(with_member(base.next_members, me))
+
+
+def _renew(base: Layout, version: int) -> Layout | None:
+    return base.renew() if base.version == version else None
 
 
 def _step(base: Layout, version: int) -> Layout | None:

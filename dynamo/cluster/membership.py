@@ -92,8 +92,7 @@ class Membership:
     ) -> None:
         me = about_me()
         self.name = me.name
-        self._clock = clock
-        self._wall_clock = wall_clock
+        self._clock, self._wall_clock = clock, wall_clock
         self._identity, self._buckets = identity, buckets
         self._book = book
         self._about_me = about_me
@@ -107,16 +106,9 @@ class Membership:
         self._began = False
         self._stopped = False
         self._health: dict[str, tuple[bool, bool]] = {}
-        self.layouts = Layouts(
-            me=Placed(me.name, me.zone, me.weight),
-            book=book,
-            partitions=me.partitions,
-            copies=copies,
-            grace=grace,
-            rng=rng,
-            clock=clock,
-            around=self,
-        )
+        placed = Placed(me.name, me.zone, me.weight)
+        none = Ring((), me.partitions, copies)
+        self.layouts = Layouts(placed, none, book, grace, rng, clock, self)
         self.ring: Ring = self.layouts.ring
         self.beside: Ring | None = self.layouts.beside
         self._naming = Naming(identity, about_me, clock, self._named)
@@ -128,10 +120,13 @@ class Membership:
         self._errands = Errands(
             remote=remote, timeout=timeout, cluster=me.cluster_name, dropped=self.gossip.dropped
         )
-        self.peers = Peers(
-            about_me=about_me,
-            clock=clock,
-            buckets=buckets,
+        self.peers = self._make_peers(timeout)
+
+    def _make_peers(self, timeout: float) -> Peers:
+        return Peers(
+            about_me=self._about_me,
+            clock=self._clock,
+            buckets=self._buckets,
             remote=self._dial,
             timeout=timeout,
             changed=self._settle,

@@ -94,6 +94,12 @@ class Layout(msgspec.Struct, frozen=True, array_like=True):
             return self._then(members=wanted)
         return self._then(members=self.members, beside=wanted, coming=True)
 
+    def renew(self) -> Layout:
+        """The same ring by another version, on which members may vote that forgot what they had
+        promised of this one's successor."""
+        assert self.stage == "steady", "a change renews the layout anyway"
+        return self._then(members=self.members)
+
     def switch(self) -> Layout:
         """Reads go over to the coming ring."""
         assert self.stage == "coming", "nothing is coming"

@@ -30,19 +30,22 @@ OUT_ROW = b"out"
 @attrs.define
 class LayoutBook:
     """See the module. `out`: this data directory belonged to a member that left for good or was
-    removed, and may hold what was deleted since."""
+    removed, and may hold what was deleted since. `abstains`: the version up to which this node
+    votes on nothing, because it may have done so and forgotten."""
 
     engine: Engine
     committer: Committer
     identity: Identity
     layout: Layout = NONE
     out: bool = False
+    abstains: int = 0
 
     def load(self) -> None:
         """Reads what the data directory holds. Raises `Corrupt`."""
         view = self.engine.view()
         self.layout = _layout(view)
         self.out = view.get("meta", OUT_ROW) is not None
+        self.abstains = _abstains(view)
 
     def adopt(
         self, layout: Layout, *, refill: bool = False, out: bool = False, forgot: bool = False
@@ -68,13 +71,23 @@ class LayoutBook:
                 self.layout = layout
                 self.identity.refilling = self.identity.refilling or refill
                 self.out = self.out or out
+                if forgot:
+                    self.abstains = max(self.abstains, layout.version + 1)
             return news
 
         return self.committer.submit(job).addCallback(take)
 
     def forget(self) -> Deferred[None]:
         """What was promised of the next layout is lost: this node does not vote on it."""
-        return self.committer.submit(lambda txn: _abstain(txn, _layout(txn).version + 1))
+
+        def job(txn: Transaction) -> int:
+            _abstain(txn, _layout(txn).version + 1)
+            return _abstains(txn)
+
+        def take(version: int) -> None:
+            self.abstains = version
+
+        return self.committer.submit(job).addCallback(take)
 
     def vote(
         self, version: int, change: Callable[[Promise], Promise | None]
