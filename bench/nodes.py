@@ -126,19 +126,11 @@ def start_nodes(folder: Path, count: int = 3, more: str = "") -> list[Process]:
     """Nodes that know each other and are ready; log level warn, `more` lines of configuration, all
     else at its default."""
     ports = [(free_port(), free_port()) for _ in range(count)]
-    seeds = ", ".join(f"127.0.0.1:{cluster}" for _, cluster in ports)
+    seeds = [cluster for _, cluster in ports]
     nodes: list[Process] = []
     try:
-        for number, (api, cluster) in enumerate(ports, 1):
-            conf = folder / f"n{number}.yaml"
-            conf.write_text(
-                f"node: {{name: n{number}, data_dir: n{number}, zone: z{number}}}\n"
-                f"listen: {{api: 127.0.0.1:{api}, cluster: 127.0.0.1:{cluster}}}\n"
-                f"cluster: {{name: bench, seeds: [{seeds}]}}\n"
-                f"log: {{level: warn}}\n{more}"
-            )
-            command = [*TWISTD, "-n", "--pidfile=", "dynamo", "--conf", str(conf)]
-            nodes.append(Process(f"n{number}", command, api, folder))
+        for number, pair in enumerate(ports, 1):
+            nodes.append(launch(folder, f"n{number}", pair, seeds, more, zone=f"z{number}"))
         for node in nodes:
             node.wait("/readyz", [200])
             for _ in range(int(START_S / 0.1)):
@@ -152,6 +144,29 @@ def start_nodes(folder: Path, count: int = 3, more: str = "") -> list[Process]:
         stop_all(nodes)
         raise
     return nodes
+
+
+def launch(
+    folder: Path,
+    name: str,
+    ports: tuple[int, int],
+    seeds: Sequence[int],
+    more: str = "",
+    zone: str = "z1",
+) -> Process:
+    """A node that was just started. `ports`: for clients and for members; `seeds`: of members; its
+    data is under its name in `folder`."""
+    api, cluster = ports
+    conf = folder / f"{name}.yaml"
+    told = ", ".join(f"127.0.0.1:{port}" for port in seeds)
+    conf.write_text(
+        f"node: {{name: {name}, data_dir: {name}, zone: {zone}}}\n"
+        f"listen: {{api: 127.0.0.1:{api}, cluster: 127.0.0.1:{cluster}}}\n"
+        f"cluster: {{name: bench, seeds: [{told}]}}\n"
+        f"log: {{level: warn}}\n{more}"
+    )
+    command = [*TWISTD, "-n", "--pidfile=", "dynamo", "--conf", str(conf)]
+    return Process(name, command, api, folder)
 
 
 def start_unit(folder: Path) -> Process:

@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 
 from dynamo.api.body import read_all
 from dynamo.api.errors import Answer, json_answer
-from dynamo.api.parameters import DECIMAL, read_count, read_query
+from dynamo.api.parameters import DECIMAL, NO_PARAMETERS, read_count, read_query
 from dynamo.api.request import Request
 from dynamo.api.site import Face
 from dynamo.background.pulling import BYTES_PER_S, KEYS_PER_S
@@ -92,8 +92,8 @@ class ChangesFace:
         made = await self._aside(
             lambda: plan(ring, wanted, alive=alive, held=held, rates=rates, limit=limit)
         )
-        me = change.name if change.kind == "leave" else self.view.name
-        return json_answer(_told(made, why_not(change, layout, words, self.copies, me)))
+        why = why_not(change, layout, words, self.copies, self.view.name)
+        return json_answer(_told(made, why))
 
     @app.route("/v1/cluster/leave", methods=["POST"])
     async def leave(self, request: Request) -> Answer:
@@ -142,8 +142,7 @@ class ChangesFace:
 
     def _planned(self, result: Any, waiting: Deferred[Plan]) -> None:
         self._planning = False
-        if not waiting.called:
-            waiting.callback(result)
+        waiting.callback(result)
 
 
 def change_told(
@@ -212,9 +211,7 @@ def _joiner(name: str, members: Mapping[str, MemberStatus]) -> Member:
 def _held(members: Iterable[MemberStatus]) -> dict[str, Held]:
     """What members hold, by those whose word is recent and who hold what they ought to."""
     return {
-        m.name: Held(m.objects, m.bytes)
-        for m in members
-        if m.liveness in HERE and m.refill is None and m.role != "joining"
+        m.name: Held(m.objects, m.bytes) for m in members if m.liveness in HERE and m.refill is None
     }
 
 
@@ -248,7 +245,9 @@ def _told(made: Plan, why: str | None) -> dict[str, Any]:
 
 
 async def _read(request: Request, kind: type[Any]) -> Any:
-    """The body as one of the requests; an empty one asks for nothing in particular."""
+    """The body as one of the requests; an empty one asks for nothing in particular. There are no
+    parameters, so that `?cancel=true` never passes for a leave."""
+    read_query(request, NO_PARAMETERS)
     data = await read_all(request.body, BODY_BYTES_MAX)
     try:
         return msgspec.json.decode(data or b"{}", type=kind)

@@ -10,7 +10,7 @@ With `cluster.secret` set, every request must be signed (`dynamo.wire.signing`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from dynamo.api.body import read_all
 from dynamo.api.errors import Answer, json_answer
@@ -51,7 +51,8 @@ class PeerFace:
     """See the module. `exchange(state)` takes a peer's view of the members and gives ours;
     `origin()` says how far this node's disk is, `heard` takes what a peer says of its own. What
     `fences` holds off may read here, and changes nothing. `layout()` is the version this node goes
-    by: who goes by one that is no neighbour of it is refused until one of the two has caught up."""
+    by, and the lowest it still takes: who goes by less, or by one that is no neighbour, is refused
+    until one of the two has caught up."""
 
     app = Face()
 
@@ -65,7 +66,7 @@ class PeerFace:
         origin: Callable[[], Origin | None] = lambda: None,
         heard: Callable[[Origin], None] = lambda origin: None,
         fences: Fences | None = None,
-        layout: Callable[[], int] = lambda: 0,
+        layout: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> None:
         self._layout = layout
         self._fences = fences or Fences()
@@ -88,13 +89,14 @@ class PeerFace:
             return json_answer({"error": error.code, "detail": error.detail}, 400)
         if origin is not None:
             self._heard(origin)
-        request.foreground = FOREGROUND.issuperset(map(type, ops))
-        why = self._why_not(origin, ops)
+        kinds: set[type[messages.Op]] = {type(op) for op in ops}
+        request.foreground = kinds <= FOREGROUND
+        why = self._why_not(origin, kinds)
         if why:
             refused = fault(NotReady(why))
-            return Answer(200, BYTES, messages.encode([refused] * len(ops), self._origin()))
+            return Answer(200, [], messages.encode([refused] * len(ops), self._origin()))
         replies = await self._local.answer(ops)
-        return Answer(200, BYTES, messages.encode(replies, self._origin()))
+        return Answer(200, [], messages.encode(replies, self._origin()))
 
     @app.route("/peer/chunks/<name>", methods=["GET"])
     async def read_chunk(self, request: Request, name: str) -> Answer:
@@ -136,12 +138,12 @@ class PeerFace:
             200, [(b"Content-Type", b"application/json")], hello.encode_hello(self._hello())
         )
 
-    def _why_not(self, origin: Origin | None, ops: Sequence[messages.Op]) -> str:
+    def _why_not(self, origin: Origin | None, kinds: set[type[messages.Op]]) -> str:
         """Why a batch is refused as a whole, "" if it is not."""
-        if any(isinstance(op, CARRIERS) for op in ops) and not self._fences.passes(origin):
+        if not kinds.isdisjoint(CARRIERS) and not self._fences.passes(origin):
             return "This was given up by its sender long ago."
-        mine, theirs = self._layout(), origin.layout if origin is not None else 0
-        if not compatible(mine, theirs) and any(isinstance(op, BY_RING) for op in ops):
+        (mine, floor), theirs = self._layout(), origin.layout if origin is not None else 0
+        if not compatible(mine, theirs, floor) and not kinds.isdisjoint(BY_RING):
             return f"This node goes by layout {mine} of the ring, and the sender by {theirs}."
         return ""
 

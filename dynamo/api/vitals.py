@@ -31,6 +31,8 @@ def why_not_ready(view: Membership, defaults: Defaults) -> str:
         return view.why_not_joined()
     if not view.layout.in_ring(view.name):
         return f"{view.name} is joining: it takes over what it will own, and serves meanwhile."
+    if view.layout.role(view.name) == "leaving":
+        return f"{view.name} is leaving: it hands over what it has, and serves meanwhile."
     members = view.ring.members
     n = min(defaults.n, len(members))
     needed = max(

@@ -49,7 +49,7 @@ log = make_logger()
 Key = tuple[bytes, bytes]
 
 
-class Stopped(DynamoError):
+class Stopped(NotReady):
     """The ring has changed: these records may be this node's to keep."""
 
 
@@ -125,7 +125,7 @@ class Clearing:
             self._layout, self._commits, self._not_before = layout, -1, 0.0
             self._work.clear()
             self._note("")
-        steady = layout.version > 0 and layout.stage == "steady" and layout.in_ring(view.name)
+        steady = layout.stage == "steady" and layout.in_ring(view.name)
         return steady and self.around.keeper.trees.complete
 
     def _find(self) -> bool:

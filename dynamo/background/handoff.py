@@ -72,12 +72,14 @@ class Handoff:
 
     async def _deliver(self, target: str) -> bool:
         view = self.copies.engine.view()
-        after = self._cursor.get(target, b"")
+        after = self._cursor.pop(target, b"")
         found = self.copies.hints.batch(view, target, after, BATCH)
+        if not found and after:
+            # Through once; what is left changed or failed meanwhile and is taken up anew. It is no
+            # progress yet: with several targets some would be through in every step.
+            found = self.copies.hints.batch(view, target, b"", BATCH)
         if not found:
-            # Through once; what is left changed or failed meanwhile and is taken up anew.
-            self._cursor.pop(target, None)
-            return bool(after)
+            return False
         gone = self._is_gone(target)
         replica = self.view.replica(target)
         calls, hints, size = [], [], 0

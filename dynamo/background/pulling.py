@@ -60,14 +60,21 @@ log = make_logger()
 
 @attrs.define(eq=False)
 class Pulling:
-    """Pulls the pairs that `state` expects. `clock` is monotonic."""
+    """Pulls the pairs that `state` expects. `clock` is monotonic.
+
+    `moves`: for a change of the ring, and not because anything was lost here. Then a member that
+    lacks what it lost itself is no source. And a pair counts as whole without a record of which no
+    member has all chunks, if that was so twice: the ring must not wait for what is lost.
+    """
 
     around: Surroundings
     state: Refilling
     clock: IReactorTime
+    moves: bool = False
     _queue: deque[Pull] = attrs.field(factory=deque)
     _held_until: dict[str | Pair, float] = attrs.field(factory=dict)
     _chunks: DeferredSemaphore = attrs.field(factory=lambda: DeferredSemaphore(CHUNKS_AT_ONCE))
+    _tried: set[Pair] = attrs.field(factory=set)
     _underway: list[Pull] = attrs.field(factory=list)
 
     async def step(self) -> bool:
@@ -156,7 +163,12 @@ class Pulling:
         view, keeper = self.around.view, self.around.keeper
         mine = [keeper.trees.root(copies, p) for p in partitions]
         op = messages.TreeRoots(
-            view.name, view.ring.partitions, copies, tuple(partitions), tuple(mine), True
+            view.name,
+            view.ring.partitions,
+            copies,
+            tuple(partitions),
+            tuple(mine),
+            not self.moves,
         )
         reply = await view.replica(peer).call(op)
         if not isinstance(reply, messages.TreeRootsReply) or len(reply.roots) != len(partitions):
@@ -192,7 +204,15 @@ class Pulling:
             self._queue.append(pull)
         elif not pull.failed:
             self.state.took(pair)
+        elif self.moves and not pull.damaged and pair in self._tried:
+            log.error(
+                "{n} records of partition {partition} are left behind: nobody has their chunks",
+                n=pull.failed,
+                partition=pull.partition,
+            )
+            self.state.took(pair)
         else:
+            self._tried.add(pair)
             self._held_until[pair] = self.clock.seconds() + LOST_RETRY_S
 
     def _hold(self, peer: str, why: object) -> None:
@@ -216,7 +236,7 @@ class Pull(Divergence):
     """A partition of which this node takes what `peer` holds, in one pass.
 
     `began`: when its first slice did, None before. `size` bytes came of it so far, with `done` keys
-    of the `listed` known to differ.
+    of the `listed` known to differ. `damaged`: records that failed because the peer's are.
     """
 
     pulling: Pulling = attrs.field(kw_only=True)
@@ -225,6 +245,7 @@ class Pull(Divergence):
     size: int = 0
     done: int = 0
     listed: int = 0
+    damaged: int = 0
 
     async def step(self, now: float) -> bool:
         """Pulls one batch of keys; whether the pass is through."""
@@ -267,7 +288,9 @@ class Pull(Divergence):
             except Corrupt as error:
                 # Damaged there, or still being mended: the pair is not whole without it.
                 self.failed += 1
-                log.error("{peer} has lost a record: {why}", peer=self.peer, why=error)
+                self.damaged += 1
+                name = repr(key[:80])
+                log.error("{peer} has lost {key}: {why}", peer=self.peer, key=name, why=error)
                 continue
             found.append((incarnation, key, record, bucket.properties.conflicts == "latest"))
         await self._merge_all(found)

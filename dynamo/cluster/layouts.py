@@ -28,6 +28,7 @@ from dynamo.log import make_logger
 from dynamo.ports import Replica
 from dynamo.storage.agreed import LayoutBook
 from dynamo.wire import agreeing
+from dynamo.wire.hello import Hello
 from dynamo.wire.messages import Op, Reply
 
 TICK_S = 0.5
@@ -56,6 +57,9 @@ class Around(Protocol):
     def founders(self) -> Sequence[Placed]:
         """Those who found a cluster together if this node begins it; () if it must not."""
 
+    def has_data(self) -> bool:
+        """Whether there may be anything to take back."""
+
     def describe(self, **changes: Any) -> None:
         """Tells by gossip."""
 
@@ -64,17 +68,20 @@ class Around(Protocol):
 
 
 class Layouts:
-    """See the module. `me` is this node as its configuration places it; `rng` draws the birth and
-    the waits. `ring`, `beside`: the rings of the layout. `used`: the version by which all that is
-    under way here goes; `synced`: the last for which this node holds what it ought to."""
+    """See the module. `me` is this node as its configuration places it, `none` an empty ring; `rng`
+    draws the birth and the waits.
+
+    `ring`, `beside`: the rings of the layout. `used`: the version by which all that is under way
+    here goes; `synced`: the last for which this node holds what it ought to; `floor`: the last that
+    all who were there went by at some moment: who goes by less was not seen then, and must not
+    write to some of the owners only.
+    """
 
     def __init__(
         self,
-        *,
         me: Placed,
+        none: Ring,
         book: LayoutBook,
-        partitions: int,
-        copies: int,
         grace: Grace,
         rng: Random,
         clock: IReactorTime,
@@ -87,7 +94,7 @@ class Layouts:
         self._clock = clock
         self._around = around
         self._ballots = Ballots(me.name, around.replica, clock)
-        self._none = Ring((), partitions, copies)
+        self._none = none
         self._birth = rng.getrandbits(48)
         self._synced_for: tuple[Placed, ...] = ()
         self._ready_since: tuple[int, float] = (0, 0.0)
@@ -99,6 +106,7 @@ class Layouts:
         self.synced = 0
         self._take(book.layout)
         self.used = book.layout.version
+        self.floor = 0
 
     # Life.
 
@@ -132,9 +140,8 @@ class Layouts:
         }
 
     def _vote(self, version: int, change: Callable[[Promise], Promise | None]) -> Deferred[Reply]:
-        if self._book.identity.refilling or not self._book.identity.actor:
-            # Whatever was promised before the disk was lost is forgotten; without an actor it is
-            # not known yet whether one was.
+        if not self._book.identity.actor:
+            # It is not known yet whether what was promised was lost with a disk.
             return succeed(agreeing.LayoutReply(self.layout, yes=False))
         voted = self._book.vote(version, change)
         return voted.addCallback(lambda said: agreeing.LayoutReply(self.layout, said[0], said[1]))
@@ -154,6 +161,11 @@ class Layouts:
     def _fetched(self, _: object) -> None:
         self._fetching = False
 
+    async def learn(self, replica: Replica, hello: Hello) -> None:
+        """Takes over a member's layout, if by what it says of itself it is the later one."""
+        if (hello.layout, hello.birth) > self.layout.order:
+            await self.fetch(replica)
+
     async def fetch(self, replica: Replica) -> None:
         """Takes over a member's layout, if it is the later one. Raises what asking it does."""
         reply = await replica.call(agreeing.LayoutRead())
@@ -169,13 +181,15 @@ class Layouts:
         same = old.birth == layout.birth
         gains = (
             bool(old.version)
+            and self._around.has_data()
             and layout.in_ring(me)
             and layout.members != (old.members if same else ())
             and layout.members != self._synced_for
         )
         out = same and old.knows(me) and not layout.knows(me)
         try:
-            news = await self._book.adopt(layout, refill=gains, out=out)
+            forgot = not self._book.identity.actor and layout.knows(me)
+            news = await self._book.adopt(layout, refill=gains, out=out, forgot=forgot)
         except Exception as error:
             raise NotReady(f"{me} cannot store a layout of the ring: {error}") from error
         if news and not self._stopped:
@@ -294,6 +308,9 @@ class Layouts:
         layout = self.layout
         if self.used < layout.version and self._grace.passed(self._mark):
             self.used = layout.version
+        there = [name for name in layout.names() if self.is_there(name)]
+        if all(self.uses(name) >= layout.version for name in there):
+            self.floor = layout.version
         named = self._book.identity.actor != ""
         role = Role.ACTIVE if named and layout.in_ring(self.me.name) else Role.JOINING
         self._around.describe(layout=self.uses(self.me.name), synced=self.synced, role=role)
@@ -308,6 +325,9 @@ class Layouts:
         leaving = layout.in_ring(me.name) and not mine
         if layout.stage != "going" and not leaving and mine != [me]:
             return lambda base: _place(base, me)
+        if layout.stage == "steady" and not self._book.identity.refilling:
+            forgot = self._book.abstains > layout.version
+            return (lambda base: _renew(base, layout.version)) if forgot else None
         if layout.stage == "steady" or self.waits_for() or not self._is_my_turn():
             return None
         return lambda base: _step(base, layout.version)
@@ -347,6 +367,10 @@ def _place(base: Layout, me: Placed) -> Layout | None:
     if base.stage == "going" or not base.version:
         return None
     return base.change(with_member(base.next_members, me))
+
+
+def _renew(base: Layout, version: int) -> Layout | None:
+    return base.renew() if base.version == version else None
 
 
 def _step(base: Layout, version: int) -> Layout | None:

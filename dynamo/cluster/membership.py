@@ -56,7 +56,6 @@ from dynamo.wire.hello import Hello
 EVENTS_KEPT = 100
 REFRESH_S = 1.0
 APPEARED = frozenset(("joined", "returned", "replaced"))
-
 NOWHERE = "unknown.invalid:1"
 """Stands for an address that cannot be dialled."""
 
@@ -93,8 +92,7 @@ class Membership:
     ) -> None:
         me = about_me()
         self.name = me.name
-        self._clock = clock
-        self._wall_clock = wall_clock
+        self._clock, self._wall_clock = clock, wall_clock
         self._identity, self._buckets = identity, buckets
         self._book = book
         self._about_me = about_me
@@ -108,16 +106,9 @@ class Membership:
         self._began = False
         self._stopped = False
         self._health: dict[str, tuple[bool, bool]] = {}
-        self.layouts = Layouts(
-            me=Placed(me.name, me.zone, me.weight),
-            book=book,
-            partitions=me.partitions,
-            copies=copies,
-            grace=grace,
-            rng=rng,
-            clock=clock,
-            around=self,
-        )
+        placed = Placed(me.name, me.zone, me.weight)
+        none = Ring((), me.partitions, copies)
+        self.layouts = Layouts(placed, none, book, grace, rng, clock, self)
         self.ring: Ring = self.layouts.ring
         self.beside: Ring | None = self.layouts.beside
         self._naming = Naming(identity, about_me, clock, self._named)
@@ -129,15 +120,18 @@ class Membership:
         self._errands = Errands(
             remote=remote, timeout=timeout, cluster=me.cluster_name, dropped=self.gossip.dropped
         )
-        self.peers = Peers(
-            about_me=about_me,
-            clock=clock,
-            buckets=buckets,
+        self.peers = self._make_peers(timeout)
+
+    def _make_peers(self, timeout: float) -> Peers:
+        return Peers(
+            about_me=self._about_me,
+            clock=self._clock,
+            buckets=self._buckets,
             remote=self._dial,
             timeout=timeout,
             changed=self._settle,
             settled=self._tell,
-            learn=self._learn,
+            learn=self.layouts.learn,
         )
 
     # Life.
@@ -239,8 +233,7 @@ class Membership:
     async def refresh(self) -> None:
         asked = [self.peers.converse(k) for k in self.peers.by_name.values() if k.running]
         both = DeferredList(asked, consumeErrors=True)
-        both.addTimeout(REFRESH_S, self._clock, lambda result, seconds: None)
-        await both
+        await both.addTimeout(REFRESH_S, self._clock, lambda result, seconds: None)
 
     def suspected(self) -> list[str]:
         """Members under suspicion now."""
@@ -292,6 +285,8 @@ class Membership:
 
     def noticed(self, effect: Notice) -> None:
         warn(effect)
+        if effect.code == "refuted":
+            self.peers.was_away()
         if effect.code == "name_contended":
             self._contended = f"Another live node at {effect.detail} is named {effect.name!r} too."
 
@@ -313,7 +308,7 @@ class Membership:
             return self._remote(name, NOWHERE)
 
     def _changed_health(self) -> None:
-        self._awaiting = self.peers.awaiting()
+        self._awaiting = self.peers.awaiting(self.layout)
         health = {n: (self.is_healthy(n), self.is_doubtful(n)) for n in self.peers.by_name}
         if health != self._health:
             self._health = health
@@ -358,7 +353,7 @@ class Membership:
         ):
             # By now bucket states and the layout are known; where there is no bucket there is
             # nothing to take back, and a newcomer takes what it needs before it owns it.
-            lost = self.layout.knows(self.name) and bool(self._buckets.states)
+            lost = self.layout.knows(self.name) and self.has_data()
             self._naming.draw(self.peers.hellos(), refill=lost)
 
     def _named(self) -> None:
@@ -373,6 +368,9 @@ class Membership:
     def may_take_part(self) -> bool:
         return self._began and not self._trouble and self._swim.joined
 
+    def has_data(self) -> bool:
+        return bool(self._buckets.states)
+
     def founders(self) -> Sequence[Placed]:
         return self.peers.founders(self.layouts.me)
 
@@ -382,6 +380,7 @@ class Membership:
 
     def layout_changed(self, out: bool) -> None:
         self.ring, self.beside = self.layouts.ring, self.layouts.beside
+        self._changed_health()
         self.epoch += 1
         self.on_change()
         if out:
@@ -391,7 +390,3 @@ class Membership:
             )
             log.info("{why}", why=self._trouble)
             self.on_left()
-
-    async def _learn(self, replica: Peer, hello: Hello) -> None:
-        if (hello.layout, hello.birth) > self.layout.order:
-            await self.layouts.fetch(replica)

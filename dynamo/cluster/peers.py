@@ -34,7 +34,8 @@ log = make_logger()
 @attrs.define(eq=False)
 class Known:
     """One other member. `settled`: bucket states were exchanged since it appeared; `asked`: that
-    was tried at least once. `appeared` counts how often it did.
+    was tried at least once, and since this node was held to be away. `appeared` counts how often
+    it did, `missed` how often this node was held to be away.
 
     `doubted_until`: a request to it just failed; until then it is not relied on. `problem`: why it
     cannot be a member of this cluster, whatever it says by gossip.
@@ -47,6 +48,7 @@ class Known:
     asked: bool = False
     asking: Deferred[None] | None = None
     appeared: int = 0
+    missed: int = 0
     doubted_until: float = 0.0
     problem: str = ""
 
@@ -117,6 +119,16 @@ class Peers:
             self.converse(known)
         return known
 
+    def was_away(self) -> None:
+        """Others held this node to be away, so any of them may keep hints for it, also those that
+        it never missed itself: none counts as asked until it has been asked again."""
+        for known in self.by_name.values():
+            known.missed += 1
+            known.asked = False
+            if known.running:
+                self.converse(known)
+        self._changed()
+
     def forget(self, name: str) -> None:
         """The member is gone for good."""
         self.by_name.pop(name, None)
@@ -172,14 +184,15 @@ class Peers:
         """What the others last said of themselves."""
         return [known.hello for known in self.by_name.values() if known.hello is not None]
 
-    def awaiting(self) -> tuple[str, ...]:
+    def awaiting(self, layout: Layout) -> tuple[str, ...]:
         """Members that keep hints for this node, or may: not asked since they appeared. One that
-        is gone cannot be waited for, and one that never served keeps none."""
+        is gone cannot be waited for, and one that has no part in the ring keeps none."""
         return tuple(
             sorted(
                 name
                 for name, known in self.by_name.items()
                 if known.running
+                and layout.knows(name)
                 and (
                     (not known.settled and known.member.role is not Role.JOINING)
                     or not known.asked
@@ -202,7 +215,7 @@ class Peers:
         return done
 
     async def _converse(self, known: Known) -> None:
-        again, news, appeared = None, False, known.appeared
+        again, news, appeared, missed = None, False, known.appeared, known.missed
         try:
             hello = await known.replica.hello(self._timeout)
             known.problem = self._problem(known, hello)
@@ -222,7 +235,8 @@ class Peers:
             again = RETRY_S if known.running else None
         finally:
             known.asking = None
-            known.asked = True
+            known.asked = known.missed == missed
+            again = again if known.asked or not known.running else 0.0
         self._changed()
         if news:
             self._settled(known.member.name)

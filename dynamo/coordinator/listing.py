@@ -3,7 +3,8 @@
 Enough nodes are asked that every partition is heard R times; each scans its keys in order, and
 the scans are merged as far as all of them have come. What is listed is what a read of each key
 would find: the merge of R records with a live version in it. A key that was written before the
-page was begun and not deleted since is on it, whichever nodes came and went meanwhile.
+page was begun and not deleted since is on it, whichever nodes came and went meanwhile: a node that
+awaits hints is listed with those who keep them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
 from dynamo.coordinator.requests import Listed, Page
 from dynamo.coordinator.terms import Terms
@@ -27,6 +29,10 @@ FETCH = 1000
 FETCH_GROUPED = 100
 PATIENCE_S = 2.0
 """How long one node may take over one fetch before the others have to do without it."""
+
+RETRY_S = 0.1
+RETRY_FOR_S = 1.0
+"""How long it is tried again where too few nodes are of use."""
 
 AFTER_ALL = b"\xff"
 """UTF-8 has no such byte: appended to a prefix it sorts behind every key with that prefix."""
@@ -52,16 +58,31 @@ class Lister:
     ) -> Page:
         """At most `limit` entries after `start_after`; raises `QuorumNotMet`."""
         avoided: set[str] = set()
+        aside: set[str] = set()
+        until = self.clock.seconds() + min(terms.timeout, RETRY_FOR_S)
         while True:
             nodes = self._cover(terms, frozenset(avoided))
             if nodes is None:
-                raise QuorumNotMet("listing", 0, terms.r, f"no use: {', '.join(sorted(avoided))}")
-            scans = self._scans(incarnation, terms, nodes, prefix, start_after, delimiter)
+                if not avoided or self.clock.seconds() >= until:
+                    why = f"no use: {', '.join(sorted(avoided))}"
+                    raise QuorumNotMet("listing", 0, terms.r, why)
+                # A member that has just come makes others wait for what it keeps, or know of.
+                await deferLater(self.clock, RETRY_S)  # type: ignore[arg-type]
+                avoided.clear()
+                continue
+            beside = tuple(sorted(aside - avoided - set(nodes)))
+            scans = self._scans(incarnation, terms, nodes, beside, prefix, start_after, delimiter)
             merge = Merge(scans, terms.latest)
             try:
                 return await _collect(merge, prefix, delimiter, start_after, limit)
             except _NoUse as failed:
                 avoided.add(failed.node)
+            except _Awaits as waits:
+                # Whoever keeps hints for a node is asked too: to do without the node would be to
+                # do without what it has.
+                if waits.names & avoided:
+                    avoided.add(waits.node)
+                aside |= waits.names
 
     def _cover(self, terms: Terms, avoided: frozenset[str]) -> tuple[str, ...] | None:
         ring = self.view.ring
@@ -83,6 +104,7 @@ class Lister:
         incarnation: bytes,
         terms: Terms,
         nodes: tuple[str, ...],
+        beside: tuple[str, ...],
         prefix: str,
         start_after: str,
         delimiter: str,
@@ -93,7 +115,7 @@ class Lister:
                 self.view,
                 self.clock,
                 node,
-                nodes,
+                None if node in beside else frozenset((*nodes, *beside)),
                 messages.Scan(
                     incarnation,
                     start_after.encode(),
@@ -102,7 +124,7 @@ class Lister:
                 ),
                 min(terms.timeout, PATIENCE_S),
             )
-            for node in nodes
+            for node in (*nodes, *beside)
         ]
 
 
@@ -114,15 +136,25 @@ class _NoUse(Exception):
         self.node = node
 
 
+class _Awaits(Exception):
+    """A node's answer counts only with those of others, which were not asked."""
+
+    def __init__(self, node: str, names: frozenset[str]) -> None:
+        super().__init__(node)
+        self.node = node
+        self.names = names
+
+
 class Scan:
-    """One node's keys, fetched as needed."""
+    """One node's keys, fetched as needed. `nodes`: who is asked in all; None if this one does not
+    count itself and is asked for what it keeps for others."""
 
     def __init__(
         self,
         view: ClusterView,
         clock: IReactorTime,
         node: str,
-        nodes: tuple[str, ...],
+        nodes: frozenset[str] | None,
         first: messages.Scan,
         timeout: float,
     ) -> None:
@@ -141,7 +173,8 @@ class Scan:
         return not self.entries and not self._done
 
     async def fetch(self) -> None:
-        """Gets the next keys; raises `_NoUse` if the node does not give them."""
+        """Gets the next keys; raises `_NoUse` if the node does not give them, and `_Awaits` if they
+        count only with those of others."""
         asked = self._view.replica(self._node).call(self._next)
         asked.addTimeout(self._timeout, self._clock, _timed_out(self._node))
         try:
@@ -149,8 +182,9 @@ class Scan:
         except DynamoError:
             raise _NoUse(self._node) from None
         assert isinstance(reply, messages.ScanReply)
-        if any(name not in self._nodes for name in reply.awaiting):
-            raise _NoUse(self._node)
+        lacking = frozenset(reply.awaiting) - (self._nodes or frozenset(reply.awaiting))
+        if lacking:
+            raise _Awaits(self._node, lacking)
         self.entries.extend(reply.entries)
         self._done = reply.done
         if reply.entries:

@@ -17,11 +17,12 @@ from twisted.python.failure import Failure
 
 from dynamo.coordinator.preferences import Preferences
 from dynamo.coordinator.terms import Terms
-from dynamo.core.quorum import ReadTally
+from dynamo.core.quorum import NOBODY, ReadTally
 from dynamo.core.record import Record, Version
 from dynamo.errors import Corrupt, DynamoError, QuorumNotMet
 from dynamo.log import make_logger
 from dynamo.ports import ClusterView
+from dynamo.replica.lateness import Lateness, Watch
 from dynamo.wire import messages
 from dynamo.wire.messages import Reply
 
@@ -55,6 +56,10 @@ class Reader:
     awaits: Callable[[bytes, bytes], tuple[str, ...]]
     clock: IReactorTime
     counted: Callable[[str, str], None]
+    lateness: Lateness = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.lateness = Lateness(self.clock, LATE_S)
 
     async def read(self, incarnation: bytes, key: bytes, terms: Terms, full: bool) -> Answers:
         """Asks R replicas; raises `QuorumNotMet`. `full`: the shown versions' bytes are wanted."""
@@ -105,34 +110,37 @@ class Poll:
         self._terms = terms
         view = reader.view
         preference = reader.preferences.of(incarnation, key, terms.n, terms.strict)
-        stand_ins = frozenset(t.name for t in preference.targets if t.stand_in_for)
         names = [t.name for t in preference.targets]
-        # Owners that are well come first. This node's own copy costs nothing, unless it counts only
-        # with others' beside it, and a question that can join others that wait to be sent costs
-        # little; among equals the order is the ring's.
-        alone = not reader.awaits(incarnation, key)
-        names.sort(
-            key=lambda name: (
-                name in stand_ins,
-                not view.is_healthy(name),
-                2 - view.replica(name).gathering if name != view.name else 0 if alone else 3,
-            )
-        )
-        well = sum(name not in stand_ins and view.is_healthy(name) for name in names)
+        own = 3 if reader.awaits(incarnation, key) else 0
+
+        def cost(name: str) -> int:
+            # This node's own copy costs nothing, unless it counts only with others' beside it, and
+            # a question that can join others that wait to be sent costs little; among equals the
+            # order is the ring's.
+            return own if name == view.name else 2 - view.replica(name).gathering
+
+        if preference.whole:
+            stand_ins, well = NOBODY, len(names)
+            names.sort(key=cost)
+        else:
+            stand_ins = frozenset(t.name for t in preference.targets if t.stand_in_for)
+            well = sum(name not in stand_ins and view.is_healthy(name) for name in names)
+            # Owners that are well come first.
+            names.sort(key=lambda n: (n in stand_ins, not view.is_healthy(n), cost(n)))
         self._order = names
         # Owners that gossip believes gone are asked last: better a late answer than none.
         self._gone = [o for o in preference.owners if o not in names]
         self._all = (*names, *self._gone)
         self._at_once = terms.r if well >= terms.r else len(names)
         self._have_bytes = False
-        self._timer: IDelayedCall | None = None
+        self._timer: IDelayedCall | Watch | None = None
         self._deadline = 0.0
         self.tally = ReadTally(
             terms.r,
             spare=len(self._all),
             unasked=len(names),
             stand_ins=stand_ins,
-            gone=frozenset(self._gone),
+            gone=frozenset(self._gone) if self._gone else NOBODY,
         )
         self.done: Deferred[None] = Deferred()
 
@@ -149,7 +157,10 @@ class Poll:
             return won
         clock = self._reader.clock
         self._deadline = clock.seconds() + self._terms.timeout
-        self._timer = clock.callLater(min(LATE_S, self._terms.timeout), self._late)
+        if self._terms.timeout < LATE_S:
+            self._timer = clock.callLater(self._terms.timeout, self._late)
+        else:
+            self._timer = self._reader.lateness.watch(self._late)
         return False
 
     def holders(self) -> list[str]:
@@ -175,8 +186,10 @@ class Poll:
         order = self._order or self._gone
         if not order:
             return False
-        awaited = {a for names in self.tally.awaiting.values() for a in names}
-        name = next((n for n in order if n in awaited), order[0])
+        name, awaiting = order[0], self.tally.awaiting.values()
+        if any(awaiting):
+            awaited = {a for names in awaiting for a in names}
+            name = next((n for n in order if n in awaited), name)
         order.remove(name)
         self.tally.unasked = len(self._order)
         self.tally.spare = len(self._order) + len(self._gone)
@@ -193,7 +206,7 @@ class Poll:
         read = messages.Read(self._incarnation, self._key, full)
         asked = self._reader.view.replica(name).call(read)
         asked.addCallbacks(self._answered, self._failed, callbackArgs=(name,), errbackArgs=(name,))
-        asked.addErrback(lambda f: log.failure("Polling a replica failed", failure=f))
+        asked.addErrback(_unexpected)
 
     def _ask_here(self, name: str) -> None:
         try:
@@ -252,6 +265,10 @@ class Poll:
         counted = len(self.tally.counted())
         self.done.errback(QuorumNotMet("read", counted, self.tally.needed, self.tally.why()))
         return False
+
+
+def _unexpected(failure: Failure) -> None:
+    log.failure("Polling a replica failed", failure=failure)
 
 
 def _with_bytes(record: Record, fuller: Record) -> Record:

@@ -11,7 +11,7 @@ ring changes all that is done by both rings, and W is needed by each (`dynamo.co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -38,6 +38,7 @@ from dynamo.errors import (
 )
 from dynamo.log import make_logger
 from dynamo.ports import ClusterView, Replica
+from dynamo.replica.lateness import Lateness, Watch
 from dynamo.replica.transfer import deliver
 from dynamo.storage.copies import Copies
 from dynamo.wire import messages
@@ -67,6 +68,10 @@ class Writer:
     counted: Callable[[str, str], None]
     lacks: Callable[[bytes, bytes], tuple[str, ...]]
     grace: Grace = attrs.field(factory=Grace)
+    lateness: Lateness = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.lateness = Lateness(self.clock, LATE_S)
 
     async def write(self, op: Coordinate) -> CoordinateReply:
         """Gets a write done, here or through one of its targets.
@@ -113,8 +118,14 @@ class Writer:
         """
         me = self.view.name
         names = [target.name for target in preference.targets]
-        blind = [t.name for t in preference.targets if t.stand_in_for] if op.context is None else []
-        names.sort(key=lambda name: (name in blind, name != me))
+        if op.context is None:
+            blind = [target.name for target in preference.targets if target.stand_in_for]
+            if blind:
+                names.sort(key=lambda name: (name in blind, name != me))
+                return names
+        if me in names:
+            names.remove(me)
+            names.insert(0, me)
         return names
 
     async def coordinate(self, op: Coordinate) -> CoordinateReply:
@@ -124,14 +135,18 @@ class Writer:
         """
         if not self.view.joined:
             raise NotReady(self.view.why_not_joined())
-        if op.stamp:
+        if op.stamp > self.hybrid.last:
             self.hybrid.observe(self.wall_ms(), op.stamp)
         preference = self.preferences.of(op.incarnation, op.key, op.n, op.strict)
         owner = preference.owned_by(self.view.name)
         missed = preference.missed_with(self.view.name)
         since = self.grace.enter()
         try:
-            context, stamp = await self._base(op)
+            context: Context | None = op.context
+            stamp = op.stamp or self.hybrid.tick(self.wall_ms())
+            lacked = self.lacks(op.incarnation, op.key)
+            if lacked and (context is None or op.latest):
+                context, stamp = await self._base(op, lacked, stamp)
             record = await self.copies.coordinate(
                 op.incarnation,
                 op.key,
@@ -157,14 +172,12 @@ class Writer:
             made,
         )
 
-    async def _base(self, op: Coordinate) -> tuple[Context | None, int]:
+    async def _base(
+        self, op: Coordinate, lacked: Sequence[str], stamp: int
+    ) -> tuple[Context | None, int]:
         """The context and the least stamp of a write. What this node lost, the others are asked
         for: a write without a context replaces what is held, and has to know it; a later stamp
         than that of what it replaces it needs in any case."""
-        stamp = op.stamp or self.hybrid.tick(self.wall_ms())
-        lacked = self.lacks(op.incarnation, op.key)
-        if not lacked or not (op.context is None or op.latest):
-            return op.context, stamp
         known = self.copies.read(op.incarnation, op.key)
         calls = []
         for name in lacked:
@@ -216,7 +229,7 @@ class Spread:
         self._op = op
         self._record = record
         self._halves = [Half.of(half, op.w) for half in preference.halves]
-        self._timer: IDelayedCall | None = None
+        self._timer: IDelayedCall | Watch | None = None
         self._full = False
         self.answered: Deferred[None] = Deferred()
 
@@ -241,7 +254,7 @@ class Spread:
             self._send(target, halves)
         self._judge()
         if any(half.tally.open for half in self._halves):
-            self._timer = self._writer.clock.callLater(LATE_S, self._late)
+            self._timer = self._writer.lateness.watch(self._late)
 
     def _targets(self, me: str) -> list[tuple[Target, list[Half]]]:
         """Whom to send to, once each. A node that owns the key by one ring and stands in by the
@@ -274,10 +287,16 @@ class Spread:
         if len(self._halves) > 1 and op.draft is not None and op.draft.chunks:
             # It may own the key by a ring that was not there when the chunks were sent.
             sent.addErrback(self._supply, replica, merge)
-        arguments = (target, halves)
-        sent.addCallbacks(self._acked, self._failed, callbackArgs=arguments, errbackArgs=arguments)
-        sent.addErrback(lambda f: log.failure("Spreading a write failed", failure=f))
-        sent.addBoth(lambda _: writer.grace.leave(self._since))
+        sent.addBoth(self._ended, target, halves).addErrback(_unexpected)
+
+    def _ended(self, result: Reply | Failure, target: Target, halves: list[Half]) -> None:
+        try:
+            if isinstance(result, Failure):
+                self._failed(result, target, halves)
+            else:
+                self._acked(result, target, halves)
+        finally:
+            self._writer.grace.leave(self._since)
 
     def _supply(self, failure: Failure, replica: Replica, merge: messages.Merge) -> Any:
         failure.trap(MissingChunks)
@@ -351,6 +370,10 @@ class Spread:
         if self._full:
             return StorageFull(f"Too few nodes have room for this ({tally.why()}).")
         return QuorumNotMet("write", len(tally.acks), tally.needed, tally.why())
+
+
+def _unexpected(failure: Failure) -> None:
+    log.failure("Spreading a write failed", failure=failure)
 
 
 def _made(op: Coordinate, record: Record) -> Version | None:

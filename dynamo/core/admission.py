@@ -59,23 +59,22 @@ class Admission:
             target * 2 ** (i / PER_DOUBLING)
             for i in range(-DOUBLINGS_BELOW * PER_DOUBLING, DOUBLINGS_ABOVE * PER_DOUBLING + 1)
         ]
-        self._counts = [0] * len(self._bounds)
-        self._told = 0
         self._slots = deque([self._empty()])
         self._second: int | None = None
+        self._from = self._until = 0.0
         self._share = 1.0
 
     # Facts.
 
     def waited(self, now: float, seconds: float) -> None:
         """A foreground request was answered after so many seconds."""
-        self._advance(now)
-        bucket = min(bisect_left(self._bounds, seconds), len(self._bounds) - 1)
+        if not self._from <= now < self._until:
+            self._advance(now)
         slot = self._slots[-1]
-        slot.counts[bucket] += 1
-        slot.slow = slot.slow or seconds > self.target
-        self._counts[bucket] += 1
-        self._told += 1
+        bounds = self._bounds
+        slot.counts[bisect_left(bounds, seconds, 0, len(bounds) - 1)] += 1
+        if seconds > self.target:
+            slot.slow = True
 
     def crowded(self, now: float) -> None:
         """More waits in a queue than can leave it at once."""
@@ -104,8 +103,10 @@ class Admission:
         return self._percentile()
 
     def _percentile(self) -> float | None:
-        rank = self._told - self._told // 100
-        for bound, count in zip(self._bounds, self._counts, strict=True):
+        counts = [sum(column) for column in zip(*(s.counts for s in self._slots), strict=True)]
+        told = sum(counts)
+        rank = told - told // 100
+        for bound, count in zip(self._bounds, counts, strict=True):
             rank -= count
             if count and rank <= 0:
                 return bound
@@ -116,6 +117,7 @@ class Admission:
         second = int(now // SLOT_S)
         passed = 0 if self._second is None else second - self._second
         self._second = second
+        self._from, self._until = second * SLOT_S, (second + 1) * SLOT_S
         for _ in range(min(passed, SLOTS + 1)):
             self._judge()
             self._begin_slot()
@@ -132,9 +134,7 @@ class Admission:
 
     def _begin_slot(self) -> None:
         if len(self._slots) == SLOTS:
-            for bucket, count in enumerate(self._slots.popleft().counts):
-                self._counts[bucket] -= count
-                self._told -= count
+            self._slots.popleft()
         self._slots.append(self._empty())
 
     def _empty(self) -> _Slot:

@@ -94,6 +94,12 @@ class Layout(msgspec.Struct, frozen=True, array_like=True):
             return self._then(members=wanted)
         return self._then(members=self.members, beside=wanted, coming=True)
 
+    def renew(self) -> Layout:
+        """The same ring by another version, on which members may vote that forgot what they had
+        promised of this one's successor."""
+        assert self.stage == "steady", "a change renews the layout anyway"
+        return self._then(members=self.members)
+
     def switch(self) -> Layout:
         """Reads go over to the coming ring."""
         assert self.stage == "coming", "nothing is coming"
@@ -114,9 +120,10 @@ NONE = Layout()
 """Before a cluster is founded or found."""
 
 
-def compatible(mine: int, theirs: int) -> bool:
-    """Whether requests may pass between nodes that use these versions."""
-    return not mine or not theirs or abs(mine - theirs) <= 1
+def compatible(mine: int, theirs: int, floor: int = 0) -> bool:
+    """Whether a request may pass from a node that goes by `theirs` to one that goes by `mine`; by
+    less than `floor` nobody goes any more who was seen."""
+    return not mine or not theirs or (theirs >= floor and abs(mine - theirs) <= 1)
 
 
 def keeps_majorities(before: int, after: int) -> bool:

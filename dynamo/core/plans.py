@@ -135,7 +135,7 @@ def plan(
     for partition in range(before.partitions):
         old, new = _owners(before, partition), _owners(after, partition)
         lowest = min(lowest, sum(o in alive for o in old), sum(o in alive for o in new))
-        for giver, taker in _passed_on(partition, old, new, alive):
+        for giver, taker in _passed_on(old, new, alive):
             takes[taker] += 1
             if len(listed) < limit:
                 listed.append(Move(partition, giver, taker, round(bytes_each)))
@@ -173,43 +173,14 @@ def why_refused(
     if not layout.knows(name):
         return NoSuchMember(name)
     here = liveness.get(name, "dead") in HERE
-    staying = without(layout.next_members, name)
+    staying = len(without(layout.next_members, name))
+    few = staying < copies_wanted and not force
     for holds, code, why in (
         (layout.stage == "going", "change_under_way", NEARLY_THROUGH),
-        (
-            kind == "remove" and name == me,
-            "leave_instead",
-            f"{name} cannot remove itself; POST /v1/cluster/leave to it, or remove it through "
-            "another member once it is stopped.",
-        ),
-        (
-            kind == "remove" and here,
-            "not_dead",
-            f"{name} is not dead: POST /v1/cluster/leave to it, and it hands over what it has; or "
-            "stop it first.",
-        ),
-        (
-            kind == "leave" and not here,
-            "not_alive",
-            f"{name} is not there to hand over what it has; POST /v1/cluster/remove to another "
-            "member takes it out, or start it again.",
-        ),
-        (
-            len(staying) == len(layout.next_members),
-            "change_under_way",
-            f"{name} is on its way out already; GET /v1/cluster says how far it is.",
-        ),
-        (
-            kind == "leave" and not layout.in_ring(name),
-            "change_under_way",
-            f"{name} is still joining; let it finish, or stop it and remove it.",
-        ),
-        (not staying, "last_member", f"{name} is the last member; all data would go with it."),
-        (
-            len(staying) < copies_wanted and not force,
-            "too_few_members",
-            _too_few(kind, name, len(staying), copies_wanted),
-        ),
+        *_not_the_one(kind, name, here, me),
+        *_under_way(kind, name, layout),
+        (staying == 0, "last_member", f"{name} is the last member; all data would go with it."),
+        (few, "too_few_members", _too_few(kind, name, staying, copies_wanted)),
     ):
         if holds:
             return Refused(code, why)
@@ -259,6 +230,46 @@ def _changed(member: Member, change: Change) -> Member:
     return Member(member.name, zone, weight)
 
 
+Reason = tuple[bool, str, str]
+"""Whether it holds, the code of the refusal, and its sentence."""
+
+
+def _not_the_one(kind: str, name: str, here: bool, me: str) -> Iterator[Reason]:
+    """Dead members are removed, and by others; one that is there leaves."""
+    yield (
+        kind == "remove" and name == me,
+        "leave_instead",
+        f"{name} cannot remove itself; POST /v1/cluster/leave to it, or remove it through another "
+        "member once it is stopped.",
+    )
+    yield (
+        kind == "remove" and here,
+        "not_dead",
+        f"{name} is not dead: POST /v1/cluster/leave to it, and it hands over what it has; or stop "
+        "it first.",
+    )
+    yield (
+        kind == "leave" and not here,
+        "not_alive",
+        f"{name} is not there to hand over what it has; start it again, or POST "
+        "/v1/cluster/remove to another member, which takes it out.",
+    )
+
+
+def _under_way(kind: str, name: str, layout: Layout) -> Iterator[Reason]:
+    """One change of a member at a time; a joiner that died may be given up."""
+    yield (
+        not any(m.name == name for m in layout.next_members),
+        "change_under_way",
+        f"{name} is on its way out already; GET /v1/cluster says how far it is.",
+    )
+    yield (
+        kind == "leave" and not layout.in_ring(name),
+        "change_under_way",
+        f"{name} is still joining; let it finish, or stop it and remove it.",
+    )
+
+
 def _too_few(kind: str, name: str, left: int, copies: int) -> str:
     replace = (
         f", or replace it by starting an empty node under the name {name}"
@@ -277,20 +288,18 @@ def _owners(ring: Ring, partition: int) -> tuple[str, ...]:
 
 
 def _passed_on(
-    partition: int, old: tuple[str, ...], new: tuple[str, ...], alive: AbstractSet[str]
+    old: tuple[str, ...], new: tuple[str, ...], alive: AbstractSet[str]
 ) -> Iterator[tuple[str | None, str]]:
-    """Who can have a copy from whom: from one that gives it up if it is there, else from owners in
-    turn."""
+    """Who can have a copy from whom: from one that gives it up if it is there, else from the first
+    owner that is, which is another from partition to partition."""
     takers = [name for name in new if name not in old]
     if not takers:
         return
-    givers: list[str] = [name for name in old if name not in new and name in alive]
     there = [name for name in old if name in alive]
+    givers = [name for name in there if name not in new]
     for number, taker in enumerate(takers):
-        if number < len(givers):
-            yield givers[number], taker
-        else:
-            yield there[(partition + number) % len(there)] if there else None, taker
+        giver = givers[number] if number < len(givers) else next(iter(there), None)
+        yield giver, taker
 
 
 def _copy_size(ring: Ring, held: Mapping[str, Held]) -> tuple[float, float]:

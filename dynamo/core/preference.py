@@ -25,14 +25,16 @@ class Preference:
     """The preference list for one operation.
 
     `targets`: the first N healthy. `missed`: absent owners without a stand-in. `spares`: healthy
-    nodes further down, for whoever turns out late. `owners`: the first N of the ring. `beside`: the
-    same by the other ring that a write has to reach, while the ring changes.
+    nodes further down, for whoever turns out late. `owners`: the first N of the ring. `whole`: all
+    owners are well, so that they are the targets. `beside`: the same by the other ring that a write
+    has to reach, while the ring changes.
     """
 
     owners: tuple[str, ...]
     targets: tuple[Target, ...]
     missed: tuple[str, ...]
     spares: tuple[str, ...]
+    whole: bool = False
     beside: Preference | None = None
 
     @property
@@ -51,6 +53,8 @@ class Preference:
     def missed_with(self, coordinator: str) -> list[str]:
         """The absent owners for whom a coordinator keeps a hint: those without a stand-in, and
         those it stands in for, or the first if it is no target at all."""
+        if self.whole and self.beside is None and coordinator in self.owners:
+            return []
         found = [owner for half in self.halves for owner in half.missed]
         mine = [target for half in self.halves if (target := half.target(coordinator)) is not None]
         found += [target.stand_in_for for target in mine if target.stand_in_for]
@@ -85,7 +89,7 @@ def prefer(
     owners = tuple(ranking[:n])
     if all(healthy(name) for name in owners):
         spares = () if strict else tuple(x for x in ranking[n : n + n] if healthy(x))
-        return Preference(owners, tuple(Target(name) for name in owners), (), spares)
+        return Preference(owners, tuple(Target(name) for name in owners), (), spares, whole=True)
     stand_ins = iter(()) if strict else (x for x in ranking[n:] if healthy(x))
     targets, beside, doubted, missed = [], [], [], []
     for owner in owners:

@@ -62,6 +62,9 @@ class WriteTally:
         return _clause(self.faults, self.open)
 
 
+NOBODY: frozenset[str] = frozenset()
+
+
 @attrs.define
 class ReadTally:
     """Answers to one read.
@@ -87,8 +90,8 @@ class ReadTally:
     faults: dict[str, str] = attrs.field(factory=dict)
     spare: int = 0
     aside: set[str] = attrs.field(factory=set)
-    stand_ins: frozenset[str] = frozenset()
-    gone: frozenset[str] = frozenset()
+    stand_ins: frozenset[str] = NOBODY
+    gone: frozenset[str] = NOBODY
     unasked: int = 0
     patient: bool = True
 
@@ -98,7 +101,7 @@ class ReadTally:
     def answer(self, name: str, record: Record, awaiting: Iterable[str] = ()) -> None:
         self.open.discard(name)
         self.records[name] = record
-        self.awaiting[name] = frozenset(awaiting)
+        self.awaiting[name] = frozenset(awaiting) if awaiting else NOBODY
 
     def fail(self, name: str, why: str) -> None:
         self.open.discard(name)
@@ -106,7 +109,7 @@ class ReadTally:
 
     def counted(self) -> tuple[str, ...]:
         """The nodes whose answers count, in order of arrival."""
-        if not self.aside and not any(self.awaiting.values()):
+        if not (self.aside or any(self.awaiting.values())):
             return tuple(self.records)
         return tuple(
             n
@@ -118,6 +121,8 @@ class ReadTally:
     def verdict(self) -> Verdict:
         counted = self.counted()
         if len(counted) >= self.needed:
+            if not self.stand_ins:
+                return "won"
             if sum(name not in self.stand_ins for name in counted) >= self.needed:
                 return "won"
             if not self.unasked and not (self.patient and self.open - self.gone):
@@ -125,8 +130,10 @@ class ReadTally:
         return "pending" if self._possible() >= self.needed else "lost"
 
     def _possible(self) -> int:
-        """How many answers may come to count at the very most."""
+        """How many answers may come to count at the very most, or at least as many as needed."""
         unknown = len(self.open - self.aside) + self.spare
+        if unknown >= self.needed:
+            return unknown
         for name, awaited in self.awaiting.items():
             if name not in self.aside:
                 lacking = [a for a in awaited if a not in self.records and a not in self.open]

@@ -101,7 +101,10 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
     def is_tombstone(self) -> bool:
         """Whether this says of a key only that it was written and is no more."""
-        return bool(self.context) and all(version.deleted for version in self.versions)
+        for version in self.versions:
+            if not version.deleted:
+                return False
+        return bool(self.context)
 
     def known(self) -> bool:
         """Whether anything was ever written here (a tombstone is known and has no live version)."""
@@ -113,9 +116,12 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
     def same_versions(self, other: Record) -> bool:
         """Whether both hold the same dots under the same context."""
-        return self.context == other.context and [(v.actor, v.counter) for v in self.versions] == [
-            (v.actor, v.counter) for v in other.versions
-        ]
+        if self.context != other.context or len(self.versions) != len(other.versions):
+            return False
+        for mine, its in zip(self.versions, other.versions, strict=True):
+            if mine.counter != its.counter or mine.actor != its.actor:
+                return False
+        return True
 
     def put(
         self,
@@ -170,6 +176,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
         """The least record that knows what either knows."""
         if self.same_versions(other) and not any(v.stripped for v in self.versions):
             return self
+        if not self.context and not self.versions and len(other.versions) < 2 > len(other.context):
+            return other  # the first that is heard of a key: one write
         union = _join(self.context, other.context)
         mine = {(v.actor, v.counter): v for v in self.versions}
         theirs = {(v.actor, v.counter): v for v in other.versions}

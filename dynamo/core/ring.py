@@ -12,6 +12,7 @@ The rule by which owners are chosen is in `dynamo.core.placement`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import blake2b
 from math import isfinite
 
@@ -25,6 +26,8 @@ _FORMAT = 1
 """Goes into the version; raise it whenever the same members would get another placement."""
 
 _CACHED_NAMES_MAX = 2_000_000
+
+POSITIONS_KEPT = 1024
 
 
 class Member(msgspec.Struct, frozen=True, array_like=True):
@@ -152,10 +155,12 @@ class Ring:
         return tuple([self._names[node] for _, _, node in rounds])
 
 
+@lru_cache(maxsize=POSITIONS_KEPT)
 def position(incarnation: bytes, key: bytes) -> bytes:
     """Where a key lies in the hash space, 8 bytes.
 
-    `incarnation`: of the key's bucket, always of the same length.
+    `incarnation`: of the key's bucket, always of the same length. The last ones are kept: in one
+    request the same key is placed by who takes it, who coordinates it and who stores it.
     """
     return blake2b(incarnation + key, digest_size=8).digest()
 

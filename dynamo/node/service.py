@@ -26,7 +26,7 @@ from dynamo.config import Address, Config
 from dynamo.coordinator.terms import Defaults
 from dynamo.core.clock import HybridClock
 from dynamo.core.grace import Grace
-from dynamo.core.members import IDENTITY_MAX, Member, Role
+from dynamo.core.members import IDENTITY_MAX, Role
 from dynamo.core.plans import why_refused
 from dynamo.core.refilling import Refilling
 from dynamo.core.sightings import Origin, Sightings
@@ -184,21 +184,9 @@ class Node(Service):
 
     def _build_cluster(self) -> None:
         config = self.config
-        mine = f"{config.cluster.name}/{config.cluster.partitions}"
-        if self.identity.cluster not in ("", mine):
-            raise DynamoError(
-                f"{config.node.data_dir} belongs to cluster/partitions {self.identity.cluster}, "
-                f"the configuration says {mine}; put it back or use an empty data_dir."
-            )
-        if self.book.out:
-            raise DynamoError(
-                f"{config.node.data_dir} is of a member that left the ring or was removed, and may "
-                "hold what was deleted since; with an empty data_dir this node can join anew."
-            )
-        secrets = config.cluster.secrets
-        self.signer = Signer(secrets)
+        _check_directory(config, self.identity, self.book)
+        self.signer = Signer(config.cluster.secrets)
         self._http, self._pool = peer_client(self._reactor)
-        settings = config.gossip.settings()
         self.voice = Voice(
             config,
             self.identity,
@@ -212,41 +200,8 @@ class Node(Service):
             self._reactor.seconds,
             self._rng,
         )
-        me = Member(
-            name=config.node.name,
-            identity=self.voice.directory,
-            address=str(config.advertise.cluster),
-            incarnation=self.identity.incarnation,
-            role=Role.ACTIVE
-            if self.identity.actor and self.book.layout.in_ring(config.node.name)
-            else Role.JOINING,
-            api=str(config.advertise.api),
-            zone=config.node.zone,
-            weight=config.node.weight,
-            layout=self.book.layout.version,
-        )
         grace = Grace()
-        self.view = Membership(
-            clock=self._reactor,
-            wall_clock=self._wall_clock,
-            identity=self.identity,
-            buckets=self.table,
-            book=self.book,
-            about_me=self.voice.hello,
-            remote=self._remote,
-            swim=Swim(
-                settings,
-                me,
-                config.cluster.name,
-                random.Random(self._rng.randbytes(16)),
-                remembered=self.identity.remembered,
-            ),
-            codec=Codec(config.cluster.name, secrets, partial(self._rng.randbytes, NONCE_BYTES)),
-            copies=config.replication.n,
-            timeout=max(settings.probe_deadline, PEER_TIMEOUT_S),
-            grace=grace,
-            rng=random.Random(self._rng.randbytes(16)),
-        )
+        self.view = self._build_view(grace)
         self.voice.used = lambda: self.view.layouts.used
         self.voice.describe = self.view.gossip.describe
         self.view.on_left = self._left
@@ -258,13 +213,39 @@ class Node(Service):
         self.local.handlers.update(self.graves.handlers())
         self.local.handlers.update(self.view.layouts.handlers())
         self.whole = Wholeness(self.view, self.trees, self.identity, self._refilling)
+        self.local.awaits, self.local.awaits_listed = self.whole.awaits, self.whole.awaits_listed
         self.changing = Changes(
             self.view.layouts,
             lambda: {m.name: m.liveness for m in self.view.members()},
             lambda: self.table.copies_wanted(config.replication.n),
             why_refused,
         )
-        self.local.awaits, self.local.awaits_listed = self.whole.awaits, self.whole.awaits_listed
+
+    def _build_view(self, grace: Grace) -> Membership:
+        cluster, settings = self.config.cluster, self.config.gossip.settings()
+        swim = Swim(
+            settings,
+            self.voice.member(),
+            cluster.name,
+            random.Random(self._rng.randbytes(16)),
+            remembered=self.identity.remembered,
+        )
+        nonce = partial(self._rng.randbytes, NONCE_BYTES)
+        return Membership(
+            clock=self._reactor,
+            wall_clock=self._wall_clock,
+            identity=self.identity,
+            buckets=self.table,
+            book=self.book,
+            about_me=self.voice.hello,
+            remote=self._remote,
+            swim=swim,
+            codec=Codec(cluster.name, cluster.secrets, nonce),
+            copies=self.config.replication.n,
+            timeout=max(settings.probe_deadline, PEER_TIMEOUT_S),
+            grace=grace,
+            rng=random.Random(self._rng.randbytes(16)),
+        )
 
     def _build_coordinator(self) -> None:
         config = self.config
@@ -319,7 +300,7 @@ class Node(Service):
             self.voice.origin,
             self._heard,
             self.graves.fences,
-            lambda: self.view.layout.version,
+            lambda: (self.view.layout.version, self.view.layouts.floor),
         )
         self._api_site = site(
             *build_faces(
@@ -393,6 +374,21 @@ class Node(Service):
         """The node is not in the ring any more: it says so and serves nothing."""
         self.view.gossip.describe(role=Role.LEAVING)
         self.on_left()
+
+
+def _check_directory(config: Config, identity: Identity, book: LayoutBook) -> None:
+    """Raises `DynamoError` for a data directory that this node must not go on with."""
+    mine = f"{config.cluster.name}/{config.cluster.partitions}"
+    if identity.cluster not in ("", mine):
+        raise DynamoError(
+            f"{config.node.data_dir} belongs to cluster/partitions {identity.cluster}, "
+            f"the configuration says {mine}; put it back or use an empty data_dir."
+        )
+    if book.out:
+        raise DynamoError(
+            f"{config.node.data_dir} is of a member that left the ring or was removed, and may "
+            "hold what was deleted since; with an empty data_dir this node can join anew."
+        )
 
 
 async def _maybe(result: Any) -> None:

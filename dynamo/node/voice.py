@@ -9,13 +9,17 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from dynamo.config import Config
+from dynamo.core.members import Member, Role
 from dynamo.core.refilling import Progress, Refilling
 from dynamo.core.sightings import Origin, Sightings
 from dynamo.core.transfers import Moved
+from dynamo.log import make_logger
 from dynamo.storage.agreed import LayoutBook
 from dynamo.storage.copies import Copies
 from dynamo.storage.facts import BucketTable, Identity
 from dynamo.wire.hello import Hello
+
+log = make_logger()
 
 NEW_HANDS = (1 << 16, 1 << 31)
 """Of these a node draws its hand when it does not know which it has used; counted up otherwise."""
@@ -50,6 +54,22 @@ class Voice:
     def __attrs_post_init__(self) -> None:
         self._loaded = self.identity.incarnation
 
+    def member(self) -> Member:
+        """What gossip is to say of it at first."""
+        config, layout = self.config, self.book.layout
+        serves = self.identity.actor and layout.in_ring(config.node.name)
+        return Member(
+            name=config.node.name,
+            identity=self.directory,
+            address=str(config.advertise.cluster),
+            incarnation=self.identity.incarnation,
+            role=Role.ACTIVE if serves else Role.JOINING,
+            api=str(config.advertise.api),
+            zone=config.node.zone,
+            weight=config.node.weight,
+            layout=layout.version,
+        )
+
     def origin(self) -> Origin:
         """Who speaks in the next message."""
         self._messages += 1
@@ -71,6 +91,7 @@ class Voice:
         """Signs with a hand nobody has seen, durably."""
         hand = self.rng.randrange(*NEW_HANDS)
         # The incarnation went back with the disk: what is sent under it looks long given up.
+        self.book.forget().addErrback(lambda f: log.error("Not stored: {f}", f=f.value))
         begun = self.identity.begin_hand(hand)
         return begun.addCallback(lambda _: self.describe(meta=b"%d" % hand))
 

@@ -38,6 +38,9 @@ from dynamo.storage.trees import Trees
 LOOK_S = 1.0
 """Seconds between two looks whether anything is to be compared."""
 
+CLEAR_S = 5.0
+"""Seconds between two looks whether this node holds what others own."""
+
 REAP_S = 2.0
 """Seconds between two tries to reap tombstones."""
 
@@ -70,39 +73,25 @@ class Work:
     ) -> None:
         self.admission = Admission(config.limits.background_latency)
         self.runner = Runner(reactor, self.admission, lambda: crowded(copies.committer, view))
-        self.upkeep = Upkeep(
-            view,
-            copies,
-            table,
-            local,
-            reactor,
-            n=config.replication.n,
-            w=config.replication.w,
-            bytes_per_second=config.repair.scrub_bytes_per_second,
-            interval=config.repair.scrub_interval,
-            corrupt=metrics.corrupt,
-            verified=metrics.verified,
-        )
+        self.upkeep = _upkeep(config, view, copies, table, local, reactor, metrics)
         grace = self.upkeep.mender.grace = graves.grace
-        keeper = TreeKeeper(copies, trees, table, wall_clock)
+        keeper = TreeKeeper(copies, trees, table, wall_clock, lacking=whole.pair_lacks)
         local.handlers.update(keeper.handlers())
         local.exchanged = keeper.exchanged
-        keeper.lacking = whole.pair_lacks
         around = Surroundings(view, keeper, grace)
         self.refill = Refill(Pulling(around, refilling, reactor), identity)
-        pulling = Pulling(around, Refilling(view.name), reactor)
+        pulling = Pulling(around, Refilling(view.name), reactor, moves=True)
         self.transfer = Transfer(pulling, Passing(around, reactor), changing)
         self.clearing = Clearing(around, actor, reactor)
         self.antientropy = AntiEntropy(around, config.repair.interval, reactor.seconds, rng)
         self._look_s = min(LOOK_S, config.repair.interval / 4)
-        self._view = view
+        self._view, self._reaper = view, Reaper(copies=copies, buckets=table)
         self._seconds: Callable[[], float] = reactor.seconds
         self._census = Census(trees=trees, copies=copies, buckets=table)
         self._handoff = Handoff(view=view, copies=copies, buckets=table, actor=actor, grace=grace)
         self.tombstones = TombstoneReaper(
             view, copies, table, trees.copies_of, reactor, random.Random(rng.randbytes(16))
         )
-        self._reaper = Reaper(copies=copies, buckets=table)
 
     def start(self) -> None:
         """Begins to step all of it."""
@@ -125,7 +114,7 @@ class Work:
         self.runner.add(Task("transfer", self.transfer.step, idle_s=LOOK_S, busy_s=0.01))
         clearing = self.clearing
         self.runner.add(
-            Task("clearing", clearing.step, idle_s=LOOK_S, busy_s=0.01, progress=clearing.progress)
+            Task("clearing", clearing.step, idle_s=CLEAR_S, busy_s=0.01, progress=clearing.progress)
         )
         self.upkeep.start(self.runner)
         self._view.watch(self._member_changed)
@@ -155,3 +144,27 @@ class Work:
         """The layout is another, or a member goes by it now: whoever moves data looks at once."""
         for name in ("handoff", "transfer", "clearing", "tombstones"):
             self.runner.wake(name)
+
+
+def _upkeep(
+    config: Config,
+    view: Membership,
+    copies: Copies,
+    table: BucketTable,
+    local: LocalReplica,
+    reactor: Any,
+    metrics: Metrics,
+) -> Upkeep:
+    return Upkeep(
+        view,
+        copies,
+        table,
+        local,
+        reactor,
+        n=config.replication.n,
+        w=config.replication.w,
+        bytes_per_second=config.repair.scrub_bytes_per_second,
+        interval=config.repair.scrub_interval,
+        corrupt=metrics.corrupt,
+        verified=metrics.verified,
+    )

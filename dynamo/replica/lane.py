@@ -147,7 +147,10 @@ class Lane:
 def weight(op: Op) -> int:
     """Roughly how many bytes an operation takes on the wire."""
     if isinstance(op, Merge):
-        return 200 + sum(len(v.body) + 34 * len(v.chunks) for v in op.record.versions)
+        size = 200
+        for version in op.record.versions:
+            size += len(version.body) + 34 * len(version.chunks)
+        return size
     if isinstance(op, Coordinate) and op.draft is not None:
         return 200 + len(op.draft.body) + 34 * len(op.draft.chunks)
     return 100

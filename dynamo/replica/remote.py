@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import treq
 from treq.client import HTTPClient
@@ -20,7 +20,8 @@ from twisted.python.failure import Failure
 from dynamo.core.sightings import Origin
 from dynamo.errors import MissingChunks, PeerBroke, PeerUnreachable, StorageFull
 from dynamo.replica.lane import Lane
-from dynamo.replica.pool import peer_url
+from dynamo.replica.lateness import Lateness
+from dynamo.replica.pool import NO_COOKIES, peer_url
 from dynamo.wire import agreeing, hello, messages, reaping
 from dynamo.wire.hello import Hello
 from dynamo.wire.messages import Op, Reply
@@ -63,6 +64,7 @@ IN_FLIGHT = {
 }
 OPS = b"/peer/ops"
 SILENT_S = 1.0
+T = TypeVar("T")
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 
 
@@ -96,6 +98,7 @@ class RemoteReplica:
         self._wall_clock = wall_clock
         self._signer = signer
         self._timeout = timeout
+        self._patience = Lateness(clock, timeout)
         self._evidence = evidence
         self._origin = origin
         self._heard = heard
@@ -210,6 +213,11 @@ class RemoteReplica:
             why = Failure(error).getErrorMessage()
             raise PeerUnreachable(self.name, f"broke off ({why})") from error
 
+    def _within(self, timeout: float, asked: Deferred[T]) -> Deferred[T]:
+        if timeout == self._timeout:
+            return self._patience.limit(asked, _too_late)
+        return asked.addTimeout(timeout, self._clock, _too_late)
+
     def _given_up(self, began: float) -> None:
         """Nobody waited any longer: that says something of the peer if it was silent for long."""
         if self._clock.seconds() - began >= SILENT_S:
@@ -229,11 +237,12 @@ class RemoteReplica:
             self._ops if path == OPS else peer_url(self.address, path.decode()),
             headers=headers,
             data=body or None,
+            cookies=NO_COOKIES,
             allow_redirects=False,
             unbuffered=True,
             reactor=self._clock,
         )
-        response = await asked.addTimeout(timeout, self._clock, _too_late)
+        response = await self._within(timeout, asked)
         pieces: list[bytes] = []
         size = 0
 
@@ -244,7 +253,7 @@ class RemoteReplica:
                 raise PeerBroke(self.name, "answered more than a node may")
             pieces.append(piece)
 
-        await treq.collect(response, collect).addTimeout(timeout, self._clock, _too_late)
+        await self._within(timeout, treq.collect(response, collect))
         self._evidence(self.name, True)
         told = None
         if response.code == 401:
@@ -252,7 +261,7 @@ class RemoteReplica:
         return response.code, told, b"".join(pieces)
 
 
-def _too_late(result: Any, seconds: float) -> Any:
+def _too_late(result: Any = None, seconds: float = 0.0) -> Any:
     """In a timeout's place the HTTP client reports a request that was broken off."""
     raise TimeoutError(seconds, "peer")
 

@@ -199,9 +199,11 @@ class Drive:
         self,
         rng: random.Random,
         may: Callable[[str, bytes, bytes], bool] = lambda table, row, value: True,
+        rather: Callable[[bytes], bool] = lambda row: True,
     ) -> str | None:
-        """Flips one bit of one record, owned or held, of those `may` says it may be; says which,
-        or None if there is none.
+        """Flips one bit of one record, owned or held, of those `may` says it may be, and of those
+        that lie in a row of which `rather` is true if there are any; says which, or None if there
+        is none.
 
         A view that is held sees it: the store did not do it."""
         tables = self._store.tables
@@ -211,6 +213,7 @@ class Drive:
             for key in tables[name].keys
             if tables[name].values[key] and may(name, key, tables[name].values[key])
         ]
+        places = [place for place in places if rather(place[1])] or places
         if not places:
             return None
         name, key = rng.choice(places)
@@ -241,6 +244,11 @@ class Drive:
         self.counts["rolled_back"] += 1
 
     # Looking on. None of this draws, waits or changes anything.
+
+    def placed(self, digest: bytes) -> float | None:
+        """When a chunk that is here got its name; None if it is not here."""
+        shelves = self._shelves
+        return shelves.placed.get(digest) if digest in shelves.live else None
 
     @property
     def on_commit(self) -> Callable[[Changes], None] | None:

@@ -47,7 +47,8 @@ class Change:
 class Shelves:
     """The directories of chunks. `live` is what a process sees, `durable` what a power cut leaves
     at the worst; `unsynced` are the changes between the two, in order, by directory. `temps` are
-    the unfinished files, and whether they are whole. `changes` counts every change there was.
+    the unfinished files, and whether they are whole. `changes` counts every change there was;
+    `placed` says when a name last got its bytes.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
@@ -55,6 +56,7 @@ class Shelves:
         self.durable: dict[bytes, bytes] = {}
         self.unsynced: dict[int, list[Change]] = {}
         self.temps: dict[str, bool] = {}
+        self.placed: dict[bytes, float] = {}
         self.bytes_used = 0
         self._seconds = seconds
         self.changes = 0
@@ -68,6 +70,7 @@ class Shelves:
         old = self.live.pop(digest, b"")
         if data is not None:
             self.live[digest] = data
+            self.placed[digest] = now
         self.bytes_used += len(data or b"") - len(old)
         self.changes += 1
         change = Change(self.changes, now, digest, data)
@@ -110,6 +113,7 @@ class Shelves:
             place.clear()
             place.update(stored)
         self.unsynced.clear()
+        self.placed = dict.fromkeys(stored, self._seconds())
         self.bytes_used = sum(map(len, stored.values()))
 
     def rot(self, digest: bytes, data: bytes) -> None:

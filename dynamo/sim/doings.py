@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -199,6 +200,18 @@ async def _conditional(client: Client, operation: Operation) -> None:
         client.wrong("I14", f"{told} with {answer.status}")
 
 
+async def _spoilt(client: Client, operation: Operation) -> None:
+    """A write whose bytes are not those it tells the digest of: they were spoilt on their way, it
+    must not be done."""
+    bucket, key = operation.bucket, operation.key
+    body = body_of(f"never{operation.number}", operation.size)
+    headers = [(b"Content-MD5", b64encode(bytes(16)))]
+    request = wording.on_object(b"PUT", bucket, key, {}, headers, body)
+    answer = await client.request(operation, request)
+    if 200 <= answer.status < 300:
+        client.wrong("I2", f"{operation.entry} took spoilt bytes for {where(operation)}")
+
+
 async def _bucket(client: Client, operation: Operation) -> None:
     begun, name = client.now(), operation.bucket
     if operation.kind == "bucket_put":
@@ -206,6 +219,7 @@ async def _bucket(client: Client, operation: Operation) -> None:
     else:
         path = b"/create/bucket/" if operation.kind == "bucket_create" else b"/delete/bucket/"
         request = wording.fields(path, name=name)
+    client.history.begin_change(name)
     answer = await client.request(operation, request)
     deletes = operation.kind == "bucket_delete"
     outcome = outcome_of(answer)
@@ -257,6 +271,7 @@ DOINGS: dict[str, Any] = {
     "list": _list,
     "buckets": _buckets,
     "conditional": _conditional,
+    "spoilt": _spoilt,
     "bucket_create": _bucket,
     "bucket_put": _bucket,
     "bucket_delete": _bucket,

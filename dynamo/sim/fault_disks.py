@@ -34,7 +34,9 @@ SPOILING = frozenset(("chunk_flip", "record_flip", "wipe", "roll_back"))
 
 class Disks:
     """Begins and ends faults of disks. `settled()` says whether every copy is where it should be;
-    `spoiled(name)` is told of each disk that is not what was written to it any more."""
+    `spoiled(name)` is told of each disk that is not what was written to it any more; `lags(row)`:
+    whether it is one that is to be damaged first, as an owner lacks something of it, so that
+    mending it has to be careful whom it asks."""
 
     def __init__(
         self,
@@ -42,11 +44,13 @@ class Disks:
         processes: Processes,
         settled: Callable[[], bool],
         spoiled: Callable[[str], None],
+        lags: Callable[[bytes], bool],
     ) -> None:
         self._world = world
         self._processes = processes
         self._settled = settled
         self._tell = spoiled
+        self._lags = lags
         self._spoiled = ""
         self._rng = Random(f"{world.seed}:flips")
         self._on: dict[int, Fault] = {}
@@ -104,7 +108,7 @@ class Disks:
             def told(table: str, row: bytes, value: bytes) -> bool:
                 return _told_elsewhere(table, row, value, pictures)
 
-            where = host.drive.flip_record(self._rng, told)
+            where = host.drive.flip_record(self._rng, told, self._lags)
         if where is None:
             return "nothing is stored that is anywhere else"
         self._tell(host.name)

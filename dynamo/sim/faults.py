@@ -13,12 +13,15 @@ from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Protocol
 
+import attrs
+
 from dynamo.sim.fault_disks import DISK_KINDS, SPOILING, Disks
 from dynamo.sim.fault_links import LINK_KINDS, Links
 from dynamo.sim.fault_processes import PROCESS_KINDS, Processes
-from dynamo.sim.plan import Fault
+from dynamo.sim.plan import LASTING_S, Fault
 
 if TYPE_CHECKING:
+    from dynamo.sim.disk import Drive
     from dynamo.sim.world import World
 
 KINDS: dict[str, str] = {**LINK_KINDS, **PROCESS_KINDS, **DISK_KINDS}
@@ -31,6 +34,14 @@ SECONDS_MIN, SECONDS_MAX = 0.05, 60.0
 ONCE = frozenset(("reset", "half_open", "chunk_flip", "record_flip"))
 PAIRED = frozenset(("reset", "half_open"))
 GROUPED = frozenset(("partition", "one_way"))
+
+LAST = ("partition", "partition", "isolate", "kill", "power_cut")
+LAST_S = (8.0, 20.0)
+APART_S, THEN_S = 8.0, 18.0
+"""For so long before and after a flip some cannot be reached; after it long enough for them to be
+held dead, and to be awaited by nobody."""
+HOLD_S = 0.01
+"""How often it is looked whether a node is back."""
 
 _AMOUNTS: dict[str, tuple[float, float]] = {
     "loss": (0.05, 0.95),
@@ -46,9 +57,11 @@ _AMOUNTS: dict[str, tuple[float, float]] = {
 """From where to where; drawn evenly by magnitude."""
 
 
-def draw(rng: Random, *, names: Sequence[str], seconds: float) -> tuple[Fault, ...]:
+def draw(
+    rng: Random, *, names: Sequence[str], seconds: float, kinds: Iterable[str] = KINDS
+) -> tuple[Fault, ...]:
     """The faults of one run on the nodes `names`, in the order of their begin."""
-    kinds = [kind for kind in KINDS if kind not in NOT_YET and rng.random() < 0.5]
+    kinds = [kind for kind in kinds if kind not in NOT_YET and rng.random() < 0.5]
     if not kinds:
         return ()
     rng.shuffle(kinds)
@@ -67,6 +80,47 @@ def draw(rng: Random, *, names: Sequence[str], seconds: float) -> tuple[Fault, .
         made.append(fault)
         at += fault.seconds + rng.uniform(0.0, 10.0)
     return tuple(sorted(made, key=lambda fault: fault.at))
+
+
+def draw_last(
+    rng: Random, *, names: Sequence[str], seconds: float, links: bool
+) -> tuple[Fault, ...]:
+    """One that is over only when everything is mended, so that hints wait for some node then;
+    in half of the runs."""
+    if rng.random() < 0.5:
+        return ()
+    kind = rng.choice(("partition", "isolate") if links else LAST)
+    at = seconds - rng.uniform(*LAST_S)
+    # As many as can be without most: of some keys only stand-ins and one owner are left.
+    count = max(1, (len(names) - 1) // 2) if kind == "partition" else 1
+    kind = "partition" if kind == "isolate" else kind
+    targets = tuple(rng.sample(list(names), count))
+    return (Fault(at=round(at, 3), kind=kind, targets=targets, seconds=LASTING_S),)
+
+
+def draw_around_flips(
+    rng: Random, drawn: Sequence[Fault], *, names: Sequence[str]
+) -> tuple[Fault, ...]:
+    """So that a damaged record cannot be mended by those who can be reached, mostly.
+
+    Two of the node's peers are away before the flip and lack what the other two have; then those
+    two are away. Whoever mends by too few answers forgets what only the node itself had."""
+    made: list[Fault] = []
+    for fault in drawn:
+        if fault.kind != "record_flip" or fault.at < APART_S or len(names) != 5:
+            continue
+        if rng.random() < 0.2:
+            continue
+        others = [name for name in names if name != fault.targets[0]]
+        rng.shuffle(others)
+        first, then = (others[0], others[1]), (others[2], others[3])
+        at = fault.at - APART_S
+        made += [
+            Fault(at=round(at, 3), kind="partition", targets=first, seconds=APART_S - 0.3),
+            Fault(at=round(fault.at - 0.35, 3), kind="partition", targets=then, seconds=THEN_S),
+        ]
+        made += [attrs.evolve(fault, at=round(fault.at + 0.01 * n, 3)) for n in (1, 2)]
+    return tuple(made)
 
 
 def _fault(rng: Random, kind: str, at: float, names: Sequence[str], frail: str) -> Fault:
@@ -113,6 +167,8 @@ class Watched(Protocol):
 
     def spoiled(self, name: str) -> None: ...
 
+    def lags(self, row: bytes) -> bool: ...
+
 
 class Faults:
     """Makes faults happen, and end. `injected` counts those that did something, by kind."""
@@ -121,10 +177,12 @@ class Faults:
         self._world = world
         self._links = Links(world)
         self._processes = Processes(world, self._look)
-        self._disks = Disks(world, self._processes, oracle.settled, oracle.spoiled)
+        self._disks = Disks(world, self._processes, oracle.settled, oracle.spoiled, oracle.lags)
         self._active: dict[int, Fault] = {}
         self._numbers = count()
         self._healed = False
+        self._back: list[str] = []
+        self._held: list[Drive] = []
         self.injected: Counter[str] = Counter()
 
     def begin(self, faults: Iterable[Fault]) -> None:
@@ -132,17 +190,55 @@ class Faults:
         for fault in faults:
             self._world.schedule.callLater(fault.at, self._begin, next(self._numbers), fault)
 
+    def cut_off(self) -> tuple[str, ...]:
+        """Who is cut off and in the minority, if that is all that is wrong."""
+        active = list(self._active.values())
+        if len(active) != 1 or active[0].kind != "partition" or self._processes.rising:
+            return ()
+        return active[0].targets if 2 * len(active[0].targets) < len(self._world.names) else ()
+
     def heal(self) -> None:
-        """Ends every fault, and lets none begin any more. Nodes that are down are started."""
+        """Ends every fault, and lets none begin any more. Nodes that are down are started. Of those
+        cut off until now, being the fewer, the disks stand still from when another node finds them
+        well until `release`: so it can be seen what is shown while hints for them wait."""
         self._healed = True
+        names = self._world.names
+        cut_off = [f.targets for f in self._active.values() if f.kind == "partition"]
+        few = [
+            targets if 2 * len(targets) < len(names) else sorted(set(names) - set(targets))
+            for targets in cut_off
+        ]
         for number in list(self._active):
             self._end(number)
         for name in self._world.names:
             self._processes.rise(name)
+        self._back = list(dict.fromkeys(name for some in few for name in some))
+        self._hold()
+        self._look()
+
+    def _hold(self) -> None:
+        world = self._world
+        for name in list(self._back):
+            others = [h.node for h in world.hosts.values() if h.name != name and h.node is not None]
+            drive = world.hosts[name].drive
+            if drive.is_open and any(node.view.is_healthy(name) for node in others):
+                self._back.remove(name)
+                self._held.append(drive)
+                drive.stalled = True
+        if self._back:
+            world.schedule.callLater(HOLD_S, self._hold)
+
+    def release(self) -> None:
+        """Now nothing is wrong any more."""
+        self._back.clear()
+        for drive in self._held:
+            drive.stalled = False
+        self._held.clear()
+        self._look()
 
     @property
     def calm(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether every fault is over; disks may still be held."""
         return not self._active and not self._processes.rising
 
     def _part(self, kind: str) -> Links | Processes | Disks:
@@ -177,8 +273,8 @@ class Faults:
         self._look()
 
     def _look(self) -> None:
-        """Keeps `calm_since` true."""
-        if not self.calm:
+        """Keeps `calm_since` true. While a disk is held, a node may well not come to serve."""
+        if not self.calm or self._back or self._held:
             self._world.calm_since = None
         elif self._world.calm_since is None:
             self._world.calm_since = self._world.schedule.now

@@ -2,7 +2,8 @@
 
 Every write has an id of its own, `wNUMBER`, which its body repeats from the first byte to the
 last, so that any stretch of bytes a client is given tells which write it is from and whether it
-is whole. Times are virtual seconds.
+is whole; but large ones have their first chunk in common, as copies of a file have. Times are
+virtual seconds.
 """
 
 from __future__ import annotations
@@ -12,8 +13,13 @@ from typing import Literal, Protocol
 import attrs
 from blake3 import blake3
 
+from dynamo.coordinator.bodies import CHUNK_BYTES
+
 RETRIED_S = 1.4
 """A node that asks another to coordinate waits at least about so long before it asks a third."""
+
+DOUBTFUL_S = 10.0
+"""For so long nodes may go on with what their client has given up."""
 
 Outcome = Literal["open", "acked", "refused", "unknown"]
 Place = tuple[str, str]
@@ -113,13 +119,20 @@ class Listing:
 
 @attrs.frozen
 class BucketChange:
-    """A bucket made or deleted, or tried to be."""
+    """A bucket made or deleted, or tried to be. `alone`: no other change of its name was under way
+    meanwhile."""
 
     bucket: str
     deletes: bool
     begun: float
     ended: float
     outcome: Outcome
+    alone: bool = False
+
+    @property
+    def over(self) -> float:
+        """When nodes are surely done with it."""
+        return self.ended + (DOUBTFUL_S if self.outcome == "unknown" else 0.0)
 
 
 @attrs.frozen
@@ -175,6 +188,8 @@ class History:
     at: dict[Place, list[Write]] = attrs.field(factory=dict)
     by_etag: dict[str, Write] = attrs.field(factory=dict)
     changes: dict[str, list[BucketChange]] = attrs.field(factory=dict)
+    under_way: dict[str, int] = attrs.field(factory=dict)
+    """How many changes of a bucket have begun and not ended, by its name."""
     watcher: Watcher | None = None
 
     def begin(self, write: Write) -> None:
@@ -202,16 +217,30 @@ class History:
         if self.watcher is not None:
             self.watcher.read(read)
 
+    def begin_change(self, bucket: str) -> None:
+        """A bucket is about to be made or deleted."""
+        self.under_way[bucket] = self.under_way.get(bucket, 0) + 1
+
     def change(self, change: BucketChange) -> None:
         """A bucket was made or deleted, or may have been."""
+        under_way = self.under_way[change.bucket] = self.under_way[change.bucket] - 1
+        earlier = self.changes.get(change.bucket, ())
+        if not under_way and not any(c.over > change.begun for c in earlier):
+            change = attrs.evolve(change, alone=True)
         self.changes.setdefault(change.bucket, []).append(change)
         if self.watcher is not None:
             self.watcher.changed(change)
 
 
+SHARED = b"the same in many bodies;" * (CHUNK_BYTES // 24 + 1)
+
+
 def body_of(write: str, size: int) -> bytes:
-    """The bytes of a write: its id again and again; at least once whole."""
+    """The bytes of a write: its id again and again; at least once whole. One of more than a chunk
+    begins with a chunk that all such have."""
     line = f"{write}:{size};".encode()
+    if size > CHUNK_BYTES:
+        return SHARED[:CHUNK_BYTES] + body_of(write, size - CHUNK_BYTES)
     return (line * (size // len(line) + 1))[: max(size, len(line))]
 
 

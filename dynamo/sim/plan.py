@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import attrs
 
+LASTING_S = 100.0
+"""What goes wrong for so long is over only when everything is mended."""
+
 
 @attrs.frozen(kw_only=True)
 class Operation:

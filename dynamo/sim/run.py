@@ -14,7 +14,8 @@ import attrs
 from dynamo.api.vitals import why_not_ready
 from dynamo.sim import faults, workload
 from dynamo.sim.clients import Clients
-from dynamo.sim.faults import Faults
+from dynamo.sim.fault_links import LINK_KINDS
+from dynamo.sim.faults import KINDS, Faults
 from dynamo.sim.history import History
 from dynamo.sim.logs import Listener
 from dynamo.sim.notes import Notes
@@ -30,6 +31,7 @@ SETTLE_S = 120.0
 LOOK_S = 0.5
 SIZES = (5, 5, 5, 5, 5, 5, 3, 4, 7)
 OPERATIONS = 300
+HINTS_ALONE_SHARE = 0.2
 
 
 @attrs.frozen(kw_only=True)
@@ -67,14 +69,40 @@ def plan(seed: int, *, size: int = 0, seconds: float = 0.0) -> Plan:
         seconds=seconds,
         rate=OPERATIONS / seconds,
     )
+    drawn = faults.draw(
+        Random(f"{seed}:faults"),
+        names=names,
+        seconds=seconds,
+        kinds=LINK_KINDS if hints_alone(seed) else KINDS,
+    )
+    drawn += faults.draw_around_flips(Random(f"{seed}:apart"), drawn, names=names)
+    drawn += faults.draw_last(
+        Random(f"{seed}:last"), names=names, seconds=seconds, links=hints_alone(seed)
+    )
+    last = max(operation.number for operation in operations)
+    again = workload.around(
+        Random(f"{seed}:around"), drawn, names=names, clients=clients, first=last + 1
+    )
     return Plan(
         seed=seed,
         size=size,
         clients=clients,
         seconds=seconds,
-        operations=operations,
-        faults=faults.draw(Random(f"{seed}:faults"), names=names, seconds=seconds),
+        operations=tuple(
+            sorted(
+                # What is drawn around a late fault must not fall into the checks at rest.
+                (o for o in (*operations, *again) if o.at < seconds),
+                key=lambda o: (o.at, o.number),
+            )
+        ),
+        faults=drawn,
     )
+
+
+def hints_alone(seed: int) -> bool:
+    """Whether anti-entropy never comes in this run, so that it hides no hint that was forgotten.
+    Then only links fail: what a node that ends has not told needs anti-entropy."""
+    return Random(f"{seed}:repair").random() < HINTS_ALONE_SHARE
 
 
 def settings(seed: int) -> dict[str, dict[str, Any]]:
@@ -85,7 +113,10 @@ def settings(seed: int) -> dict[str, dict[str, Any]]:
         # Not "wan": the oracle gives a mended cluster less time than that takes to notice.
         "gossip": {"profile": rng.choice(("lan", "lan", "lan", "local"))},
         "limits": {"request_timeout": 5.0, "shutdown_grace": 5.0},
-        "repair": {"interval": 10.0, "scrub_interval": rng.choice((10.0, 30.0))},
+        "repair": {
+            "interval": 3600.0 if hints_alone(seed) else 10.0,
+            "scrub_interval": rng.choice((10.0, 30.0)),
+        },
     }
 
 
@@ -140,6 +171,9 @@ class _Run:
             self._clients.begin()
             self._faults.begin(self._plan.faults)
             world.run_for(self._plan.seconds)
+            away = self._faults.cut_off()
+            if away:
+                self._oracle.cut_off(away)
             world.trace.add("sim", "everything is mended")
             self._faults.heal()
             self._settle()
@@ -199,7 +233,7 @@ class _Run:
         if why:
             self._broken("I6", f"Not quiet {SETTLE_S:g} s after the last fault. {why}")
         else:
-            self._oracle.settle()
+            self._oracle.settle(self._faults.release)
         self._settled_after = world.schedule.now - began
         self._notes.tell_violations()
 

@@ -126,6 +126,14 @@ class Schedule:
             heapify(self._heap)
             self._debris = 0
 
+    def pending(self, owner: Any) -> list[str]:
+        """What `owner` waits for, each by the name of what will be done."""
+        return [
+            getattr(call.act, "__qualname__", type(call.act).__name__)
+            for time, _, call in self._heap
+            if call.owner is owner and call.due and call.getTime() == time
+        ]
+
     def run_until(self, end: float) -> None:
         """Does all that is due by `end`, and leaves time there."""
         heap = self._heap

@@ -18,7 +18,7 @@ class Violation:
 
 @attrs.define
 class Tally:
-    """Counts by invariant ("I1" ... "I17")."""
+    """Counts by invariant ("I1" ... "I18")."""
 
     exercised: Counter[str] = attrs.field(factory=Counter)
     violations: list[Violation] = attrs.field(factory=list)

@@ -13,7 +13,7 @@ from itertools import accumulate
 from random import Random
 
 from dynamo.core.buckets import Properties
-from dynamo.sim.plan import Operation
+from dynamo.sim.plan import LASTING_S, Fault, Operation
 
 WEIGHTS = {
     # Documented face.
@@ -31,6 +31,7 @@ WEIGHTS = {
     "list": 4,
     "buckets": 1,
     "conditional": 2,
+    "spoilt": 1,
     # Both.
     "bucket_create": 1,
     "bucket_put": 1,
@@ -38,7 +39,10 @@ WEIGHTS = {
 }
 KINDS = tuple(WEIGHTS)
 """The kinds of operation. A write is `create` (with an empty context), or one of `update`, `erase`
-(a delete), `put`, `delete`, each with the context its client read (`Operation.seen`) or without."""
+(a delete), `put`, `delete`, each with the context its client read (`Operation.seen`) or without.
+A `conditional` and a `spoilt` one, whose bytes are not what it says, are not to be done."""
+
+SIZED = ("create", "update", "put", "conditional", "spoilt")
 
 BUCKETS: dict[str, Properties] = {
     "plain": Properties(),
@@ -57,16 +61,24 @@ SHARES = {"plain": 30, "strict": 22, "fast": 12, "single": 8, "wide": 10, "lates
 KNOWN = "c/"
 ODD = ("ü/☃", "a//b", "..", "%2e%2e/x", "q?a=b&c+d #", "k" * 600, " ", "a/b/c/")
 HOT, COLD = 3, 5
+OFTEN = ("f/h0", f"{KNOWN}h1", f"{KNOWN}h2")
+"""The hot keys of each bucket where every write may say what it has seen."""
 COLD_KEYS = tuple(f"/k{number}" for number in range(COLD))
 HOT_SHARE = 0.7
 AGAIN = 4
 """Keys that are created, deleted and created again, in turns."""
 
+LOSS_WRITES, CLOCK_WRITES, LATE_WRITES = 4, 3, 16
+APART_KEYS = f"{KNOWN}apart"
+LOSS_BUCKETS = ("wide", "wide", "plain")
+ALONE_READS, APART_WRITES = 12, 8
 OPTIONS_SHARE = 0.15
 SMALL = (24, 400)
 EDGES = (65_536, 65_537)
 LARGE = (70_000, 200_000)
 CHUNKS = (1_048_576, 1_100_000)
+TWINS = (1_048_600, 1_049_000)
+TWINS_SHARE = 0.35
 
 
 def is_known(key: str) -> bool:
@@ -85,8 +97,122 @@ def draw(
     made = [drawing.operation(moment, keys) for moment in at]
     for number in range(AGAIN):
         made += drawing.again(number, seconds)
+    if rng.random() < TWINS_SHARE:
+        made += drawing.twins(rng.uniform(0.0, seconds * 0.8))
     made.sort(key=lambda operation: (operation.at, operation.number))
     return tuple(made)
+
+
+def around(
+    rng: Random, faults: Sequence[Fault], *, names: Sequence[str], clients: int, first: int
+) -> tuple[Operation, ...]:
+    """Writes and reads of a few keys that a fault makes telling. Numbers count from `first`.
+
+    Through a node whose disk goes back or is lost, before that and as soon as it runs again: it
+    must not give out a dot a second time, nor say that there is nothing. The same after a record
+    was damaged, and with others away (`dynamo.sim.faults.draw_around_flips`) in strict ones.
+    Among those that are left when others are cut off to the end: it has to be read while hints
+    wait, and what it replaced must not. Through one whose clock is wrong, and through those that
+    come up after it: what they stamp has to win over what they hold.
+    """
+    drawing = _Around(rng, clients, first)
+    for fault in faults:
+        node, end = fault.targets[0], fault.at + fault.seconds
+        rest = [name for name in names if name not in fault.targets]
+        if fault.kind in ("wipe", "roll_back"):
+            drawing.loss(fault, node)
+        elif fault.kind == "record_flip":
+            drawing.reads(fault.at, 4.0, node)
+        elif fault.kind == "partition" and fault.seconds == LASTING_S:
+            drawing.late(fault.at, rest, names)
+        elif fault.kind == "partition" and any(_apart(fault, other) for other in faults):
+            drawing.apart(fault, end, rest)
+        elif fault.kind == "clock_jump":
+            for _ in range(CLOCK_WRITES):
+                drawing.write(fault.at + rng.uniform(0.0, fault.seconds), node, "latest")
+        elif fault.kind in ("kill", "stop", "power_cut"):
+            for _ in range(CLOCK_WRITES):
+                drawing.write(end + rng.uniform(0.5, 5.0), node, "latest")
+    return tuple(drawing.made)
+
+
+def _apart(fault: Fault, other: Fault) -> bool:
+    """Whether a partition is over as a record is damaged elsewhere."""
+    close = 0.0 < other.at - fault.at - fault.seconds < 0.5
+    return other.kind == "record_flip" and close and other.targets[0] not in fault.targets
+
+
+class _Around:
+    def __init__(self, rng: Random, clients: int, first: int) -> None:
+        self._rng = rng
+        self._clients = clients
+        self._first = first
+        self.made: list[Operation] = []
+
+    def write(self, at: float, entry: str, bucket: str, key: str = "f/h0", kind: str = "") -> None:
+        made = kind or ("create" if is_known(key) else self._rng.choice(("create", "put")))
+        size = self._rng.randint(*SMALL)
+        self._do(at, made, entry, bucket, key, size, seen=made in ("delete", "update"))
+
+    def _do(
+        self,
+        at: float,
+        kind: str,
+        entry: str,
+        bucket: str,
+        key: str,
+        size: int,
+        seen: bool,
+        **options: str,
+    ) -> None:
+        self.made.append(
+            Operation(
+                number=self._first + len(self.made), at=max(at, 0.0),
+                client=self._rng.randrange(self._clients),
+                kind=kind, entry=entry, bucket=bucket, key=key, seen=seen, size=size,
+                options=options,
+            )
+        )  # fmt: skip
+
+    def loss(self, fault: Fault, node: str) -> None:
+        rng, end = self._rng, fault.at + fault.seconds
+        last, span = end, min(6.0, fault.seconds)
+        if fault.kind == "wipe":
+            last, span = fault.at, 6.0
+        for _ in range(LOSS_WRITES):
+            self.write(last - rng.uniform(0.0, span), node, rng.choice(LOSS_BUCKETS))
+        for _ in range(2 * LOSS_WRITES):
+            self.write(end + rng.uniform(0.1, 5.0), node, rng.choice(LOSS_BUCKETS))
+        self.reads(end, 2.0, node)
+
+    def reads(self, at: float, span: float, entry: str) -> None:
+        """Of keys that are written often, by one answer alone."""
+        rng = self._rng
+        for _ in range(ALONE_READS):
+            bucket, key = rng.choice(("plain", "strict", "fast", "wide")), rng.choice(OFTEN)
+            self._do(at + rng.uniform(0.0, span), "get", entry, bucket, key, 0, False, r="1")
+
+    def late(self, at: float, rest: Sequence[str], names: Sequence[str]) -> None:
+        """Keys that are made when some are cut off to the end, and others that are replaced or
+        deleted then."""
+        rng = self._rng
+        for number in range(LATE_WRITES):
+            bucket, key = rng.choice(("plain", "plain", "wide")), f"{KNOWN}late{number}"
+            then, kind = at + rng.uniform(1.0, 8.0), "create"
+            if number % 2:
+                self.write(at - rng.uniform(2.0, 8.0), rng.choice(names), bucket, key)
+                kind = rng.choice(("update", "delete"))
+            self.write(then, rng.choice(rest), bucket, key, kind)
+
+    def apart(self, fault: Fault, end: float, rest: Sequence[str]) -> None:
+        """Keys of which some owners are away, and which those read then who were away."""
+        rng = self._rng
+        for number in range(APART_WRITES):
+            key = f"{APART_KEYS}{number}"
+            at = fault.at + rng.uniform(0.3, 0.9) * fault.seconds
+            self.write(at, rng.choice(rest), "strict", key)
+            for entry in fault.targets:
+                self._do(end + rng.uniform(4.0, 17.0), "get", entry, "strict", key, 0, False)
 
 
 def _keys(rng: Random, bucket: str) -> list[str]:
@@ -121,7 +247,7 @@ class _Drawing:
         seen = kind in ("put", "delete", "update", "erase") and (
             is_known(key) or rng.random() < 0.4
         )
-        size = self._size(key) if kind in ("create", "update", "put", "conditional") else 0
+        size = self._size(key) if kind in SIZED else 0
         return self._make(at, kind, bucket, key, seen, size, self._options(kind, bucket))
 
     def again(self, number: int, seconds: float) -> list[Operation]:
@@ -134,6 +260,20 @@ class _Drawing:
                 made.append(self._make(at, kind, bucket, f"{KNOWN}again{number}", seen, 40))
                 at += rng.uniform(0.05, 3.0)
         return [operation for operation in made if operation.at < seconds]
+
+    def twins(self, at: float) -> list[Operation]:
+        """Bodies that share a chunk, under two keys; one gets another, which comes to nothing, and
+        then goes."""
+        rng = self._rng
+        bucket = rng.choice(("plain", "strict", "fast", "wide"))
+        kinds = (("create", 0), ("create", 1), ("spoilt", rng.randrange(2)), ("delete", 0))
+        made = []
+        for kind, twin in kinds:
+            size = rng.randint(*TWINS) if kind in SIZED else 0
+            key = f"{KNOWN}twin{twin}"
+            made.append(self._make(at, kind, bucket, key, kind == "delete", size))
+            at += rng.uniform(1.0, 4.0)
+        return made
 
     def _make(
         self,
@@ -161,10 +301,11 @@ class _Drawing:
 
     def _size(self, key: str) -> int:
         rng, die = self._rng, self._rng.random()
-        if die < 0.002:
+        cold = key.endswith(COLD_KEYS)
+        if die < (0.01 if cold else 0.002):
             return rng.randint(*CHUNKS)
         # Cold keys keep theirs for a while, so that there are chunks to damage and to lose.
-        if die < (0.2 if key.endswith(COLD_KEYS) else 0.01):
+        if die < (0.2 if cold else 0.01):
             return rng.randint(*LARGE)
         return rng.choice(EDGES) if die > 0.995 else rng.randint(*SMALL)
 

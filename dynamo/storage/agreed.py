@@ -21,6 +21,8 @@ from dynamo.wire.codec import LAYOUT, PROMISE, ROW_FORMAT
 
 LAYOUT_ROW = b"layout"
 PROMISE_ROW = b"promise"
+ABSTAIN_ROW = b"abstain"
+"""The row of `meta` with the version up to which this node votes on nothing."""
 OUT_ROW = b"out"
 """The row of `meta` that says that this node was in the ring and is not any more."""
 
@@ -28,23 +30,29 @@ OUT_ROW = b"out"
 @attrs.define
 class LayoutBook:
     """See the module. `out`: this data directory belonged to a member that left for good or was
-    removed, and may hold what was deleted since."""
+    removed, and may hold what was deleted since. `abstains`: the version up to which this node
+    votes on nothing, because it may have done so and forgotten."""
 
     engine: Engine
     committer: Committer
     identity: Identity
     layout: Layout = NONE
     out: bool = False
+    abstains: int = 0
 
     def load(self) -> None:
         """Reads what the data directory holds. Raises `Corrupt`."""
         view = self.engine.view()
         self.layout = _layout(view)
         self.out = view.get("meta", OUT_ROW) is not None
+        self.abstains = _abstains(view)
 
-    def adopt(self, layout: Layout, *, refill: bool = False, out: bool = False) -> Deferred[bool]:
+    def adopt(
+        self, layout: Layout, *, refill: bool = False, out: bool = False, forgot: bool = False
+    ) -> Deferred[bool]:
         """Writes a decided layout; fires with whether it was news. `refill`: this node owns by it
-        what it may not hold; `out`: it has no part in it any more."""
+        what it may not hold; `out`: it has no part in it any more; `forgot`: it had a part in it,
+        and what it promised was lost with its disk."""
 
         def job(txn: Transaction) -> bool:
             if layout.order <= _layout(txn).order:
@@ -54,6 +62,8 @@ class LayoutBook:
                 ledger.state(txn, REFILL, ROW_FORMAT)
             if out:
                 ledger.state(txn, OUT_ROW, ROW_FORMAT)
+            if forgot:
+                _abstain(txn, layout.version + 1)
             return True
 
         def take(news: bool) -> bool:
@@ -61,7 +71,21 @@ class LayoutBook:
                 self.layout = layout
                 self.identity.refilling = self.identity.refilling or refill
                 self.out = self.out or out
+                if forgot:
+                    self.abstains = max(self.abstains, layout.version + 1)
             return news
+
+        return self.committer.submit(job).addCallback(take)
+
+    def forget(self) -> Deferred[None]:
+        """What was promised of the next layout is lost: this node does not vote on it."""
+
+        def job(txn: Transaction) -> int:
+            _abstain(txn, _layout(txn).version + 1)
+            return _abstains(txn)
+
+        def take(version: int) -> None:
+            self.abstains = version
 
         return self.committer.submit(job).addCallback(take)
 
@@ -69,17 +93,27 @@ class LayoutBook:
         self, version: int, change: Callable[[Promise], Promise | None]
     ) -> Deferred[tuple[Promise, bool]]:
         """Changes what this node has said of a version; fires with that, and whether it did so.
-        `change` gives None to refuse. A version that is decided, or not the next, is refused."""
+        `change` gives None to refuse. A version that is decided, or not the next, is refused, and
+        one that it may have voted on and forgotten."""
 
         def job(txn: Transaction) -> tuple[Promise, bool]:
             said = ledger.fact(txn, PROMISE_ROW)
             was = (PROMISE.decode(said) if said is not None else Promise()).about(version)
-            new = change(was) if version == _layout(txn).version + 1 else None
+            mine = version == _layout(txn).version + 1 and version > _abstains(txn)
+            new = change(was) if mine else None
             if new is not None:
                 ledger.state(txn, PROMISE_ROW, PROMISE.encode(new))
             return new or was, new is not None
 
         return self.committer.submit(job)
+
+
+def _abstain(txn: Transaction, version: int) -> None:
+    ledger.state(txn, ABSTAIN_ROW, max(version, _abstains(txn)).to_bytes(8))
+
+
+def _abstains(view: View) -> int:
+    return int.from_bytes(ledger.fact(view, ABSTAIN_ROW) or b"")
 
 
 def _layout(view: View) -> Layout:

@@ -15,7 +15,7 @@ A row that fails its checksum, or does not decode, gives way to a `Broken` one. 
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from dynamo.core.record import EMPTY, Record
 from dynamo.errors import Corrupt
@@ -28,8 +28,7 @@ WAS_BYTES_MAX = 256 * 1024
 """How much of a damaged row is kept for whoever wants to look at it."""
 
 
-@attrs.frozen
-class Kept:
+class Kept(msgspec.Struct, frozen=True, gc=False):
     """What a row holds. `was`: the bytes of the row that was damaged, None if it is whole; `fresh`:
     and nobody has noted it yet; `alone`: and nobody can tell what it was."""
 
@@ -39,11 +38,15 @@ class Kept:
     alone: bool = False
 
 
+NOTHING = Kept(EMPTY)
+"""What there is where no row is."""
+
+
 def look(view: View, table: str, incarnation: bytes, key: bytes) -> Kept:
     """What lies in a key's row, damaged or not."""
     row = rows.row(incarnation, key)
     data = view.get(table, row)
-    return Kept(EMPTY) if data is None else decode(table, row, data)
+    return NOTHING if data is None else decode(table, row, data)
 
 
 def decode(table: str, row: bytes, data: bytes) -> Kept:

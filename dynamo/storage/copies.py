@@ -22,6 +22,7 @@ from dynamo.errors import Corrupt, DynamoError, MissingChunks, NoSuchBucket
 from dynamo.log import make_logger
 from dynamo.storage import broken, graves, hints, ledger, places, rows
 from dynamo.storage.chunks import Chunks
+from dynamo.storage.closing import Closing
 from dynamo.storage.committer import Committer
 from dynamo.storage.effects import Effects
 from dynamo.storage.engine import Engine, Transaction
@@ -43,14 +44,13 @@ log = make_logger()
 class Copies:
     """One node's share of the data.
 
-    `alone` runs a blocking call on the committer's thread, between two commits. `observe` is
-    told every stamp that comes in from outside (for the hybrid clock). `damaged` is told each time
-    the record of a key could not be read, `corrupt` once for each row that was found damaged,
-    `moved` how the fingerprints
-    of owned keys changed, in the order of the commits (for the trees), `touched` of which key
-    something is about to be stored or noted. `gone`: the names of deleted buckets, by
-    incarnation; nothing is stored for them any more. From here on every
-    commit ends with a job of `places`.
+    `alone` runs a blocking call on the committer's thread, between two commits. `observe` is told
+    every stamp that comes in from outside (for the hybrid clock). `damaged` is told each time the
+    record of a key could not be read, `corrupt` once for each row that was found damaged, `moved`
+    how the fingerprints of owned keys changed, in the order of the commits (for the trees),
+    `touched` of which key something is about to be stored or noted. `gone`: the names of deleted
+    buckets, by incarnation; nothing is stored for them any more. From here on every commit ends
+    with a job of `dynamo.storage.closing`.
     """
 
     engine: Engine
@@ -65,9 +65,11 @@ class Copies:
     moved: Callable[[Sequence[Change]], None] = lambda changes: None
     touched: Callable[[bytes, bytes], None] = lambda incarnation, key: None
     gone: Mapping[bytes, str] = attrs.field(factory=dict)
+    _closing: Closing = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.committer.last_job = self.places.close_commit
+        self._closing = Closing(self.places)
+        self.committer.last_job = self._closing.close
 
     def read(self, incarnation: bytes, key: bytes) -> Record:
         """What this node knows of a key; `EMPTY` if nothing. Raises `Corrupt`."""
@@ -255,7 +257,7 @@ class Copies:
                     ledger.forgets(txn)
                 whole = kept.was is None
                 if whole:
-                    ledger.count(txn, kept.record, EMPTY)
+                    ledger.count(effects, kept.record, EMPTY)
                 effects.unused += ledger.refer(txn, kept.record, EMPTY)
                 txn.delete(RECORDS, row)
                 before = kept.record if whole else None
@@ -340,8 +342,7 @@ class Copies:
         def job(txn: Transaction) -> tuple[T, Effects]:
             effects = Effects()
             result = work(txn, effects)
-            if effects.moved:
-                self.places.changed(effects)
+            self._closing.add(txn, effects)
             return result, effects
 
         if frees_space:

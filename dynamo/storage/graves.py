@@ -25,9 +25,11 @@ _U64 = struct.Struct(">Q")
 def note(txn: Transaction, incarnation: bytes, key: bytes, old: Record | None, new: Record) -> None:
     """Notes, inside a job, that the owned record of a key has changed; `EMPTY`: is not there, None:
     nobody knows."""
-    where, now = place(incarnation, key), new.is_tombstone()
-    was = txn.get(GRAVES, where) is not None if old is None else old.is_tombstone()
-    if was == now:
+    now = new.is_tombstone()
+    if old is not None and old.is_tombstone() == now:
+        return
+    where = place(incarnation, key)
+    if old is None and (txn.get(GRAVES, where) is not None) == now:
         return
     if now:
         txn.put(GRAVES, where, FORMAT + incarnation + key)

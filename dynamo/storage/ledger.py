@@ -21,6 +21,7 @@ from collections import Counter
 
 from dynamo.core.record import Record
 from dynamo.errors import Corrupt
+from dynamo.storage.effects import Effects
 from dynamo.storage.engine import Transaction, View
 from dynamo.wire.codec import BROKEN_FORMAT, KEEPING, PLACE, Place, seal, unseal
 
@@ -105,10 +106,14 @@ def totals(view: View) -> tuple[int, int]:
     return (0, 0) if held is None else _PAIR.unpack(held)
 
 
-def count(txn: Transaction, old: Record, new: Record) -> None:
-    """Moves the totals from `old` to `new` for one key."""
-    objects = _objects(new) - _objects(old)
-    size = _bytes(new) - _bytes(old)
+def count(effects: Effects, old: Record, new: Record) -> None:
+    """Moves the totals from `old` to `new` for one key, once the commit ends (`add_up`)."""
+    effects.objects += _objects(new) - _objects(old)
+    effects.size += _bytes(new) - _bytes(old)
+
+
+def add_up(txn: Transaction, objects: int, size: int) -> None:
+    """Moves the totals by what all jobs of a commit have counted."""
     if objects or size:
         before = totals(txn)
         state(txn, TOTALS, _PAIR.pack(before[0] + objects, before[1] + size))
@@ -117,6 +122,8 @@ def count(txn: Transaction, old: Record, new: Record) -> None:
 def refer(txn: Transaction, old: Record, new: Record) -> list[bytes]:
     """Moves the chunk reference counts from `old` to `new`; returns the chunks now unused."""
     was, now = old.chunk_digests(), new.chunk_digests()
+    if was == now:
+        return []
     unused = []
     for digest in sorted(now - was):
         _set(txn, digest, references(txn, digest) + 1)
@@ -199,7 +206,10 @@ def _set(txn: Transaction, digest: bytes, count: int) -> None:
 
 
 def _objects(record: Record) -> int:
-    return 1 if any(not v.deleted for v in record.versions) else 0
+    for version in record.versions:
+        if not version.deleted:
+            return 1
+    return 0
 
 
 def _bytes(record: Record) -> int:

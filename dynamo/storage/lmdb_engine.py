@@ -31,6 +31,8 @@ from dynamo.storage.lmdb_view import DAMAGE, LmdbTransaction, LmdbView
 PAGE_BYTES = 4096
 VIEW_COMMITS_MAX = 4096
 """A view still open after this many commits was forgotten and is closed under its holder."""
+AMPLE_BYTES = 1 << 30
+"""More than any commit adds: a client's write is at most 64 KiB, a peer's batch 4 MiB."""
 VIEWS_WATCHED_MAX = 1024
 """How many views are made between two looks for forgotten ones, at most."""
 
@@ -138,9 +140,13 @@ class LmdbEngine:
         """How many bytes may be added and still leave the reserve to jobs that free space.
 
         The reserve may lie outside the file, or in pages that earlier commits freed inside it,
-        which is where room comes back: the file never shrinks.
+        which is where room comes back: the file never shrinks. What is spare inside is counted
+        only where it may matter, as that asks for the statistics of every table.
         """
-        return max(self._free_bytes(), self._spare_bytes(txn)) - self._reserve_bytes
+        free = self._free_bytes() - self._reserve_bytes
+        if free >= AMPLE_BYTES:
+            return free
+        return max(free, self._spare_bytes(txn) - self._reserve_bytes)
 
     def _free_bytes(self) -> int:
         """Room left to the store: on the file system, and in the map."""

@@ -23,7 +23,7 @@ def own(
     hints.keep(txn, effects, RECORDS, incarnation, key, old, new)
     places.move(effects, incarnation, key, old, new)
     graves.note(txn, incarnation, key, old, new)
-    ledger.count(txn, old, new)
+    ledger.count(effects, old, new)
 
 
 def disown(txn: Transaction, effects: Effects, incarnation: bytes, key: bytes, old: Record) -> None:
@@ -32,7 +32,7 @@ def disown(txn: Transaction, effects: Effects, incarnation: bytes, key: bytes, o
     txn.delete(RECORDS, rows.row(incarnation, key))
     places.move(effects, incarnation, key, old, EMPTY)
     graves.note(txn, incarnation, key, old, EMPTY)
-    ledger.count(txn, old, EMPTY)
+    ledger.count(effects, old, EMPTY)
 
 
 def both(

@@ -72,11 +72,11 @@ def move(effects: Effects, incarnation: bytes, key: bytes, old: Record | None, n
     """Notes, inside a job, that the owned record of a key has changed; `EMPTY`: it is gone. `old`
     is None where the row was damaged, so that nobody can say by how much."""
     where = place(incarnation, key)
-    now = fingerprint(where, new) if new.known() else None
+    now = fingerprint(where, new) if new.context else None
     if old is None:
         effects.moved.append((where, Placed(incarnation, key, now), None))
         return
-    before = fingerprint(where, old) if old.known() else None
+    before = fingerprint(where, old) if old.context else None
     if now != before:
         delta = (now or 0) - (before or 0)
         effects.moved.append((where, Placed(incarnation, key, now), delta))
@@ -118,7 +118,6 @@ class PlaceBook:
         self.pending: dict[bytes, Placed] = {}
         self._in_order: list[bytes] | None = None
         self._sequence = 0
-        self._changed: list[Placed] = []
         self._sweep: list[bytes] = []
         self._swept = 0
         for number, data in view.scan(CHANGES, b""):
@@ -130,19 +129,10 @@ class PlaceBook:
 
     # On the committer's thread.
 
-    def changed(self, effects: Effects) -> None:
-        """Takes note of what a job of the running commit changed."""
-        for _, placed, _ in effects.moved:
-            self._changed.append(placed)
-
-    @frees_space
-    def close_commit(self, txn: Transaction) -> None:
-        """The last job of every commit: names the keys that the others changed. It may name keys
-        that a commit which failed would have changed, so the fingerprints there are no news."""
-        if self._changed:
-            changed, self._changed = self._changed, []
-            self._sequence += 1
-            txn.put(CHANGES, self._sequence.to_bytes(8, "big"), _CHANGED.encode(changed))
+    def name_changes(self, txn: Transaction, changed: list[Placed]) -> None:
+        """Names the keys that the running commit changes, at its end."""
+        self._sequence += 1
+        txn.put(CHANGES, self._sequence.to_bytes(8, "big"), _CHANGED.encode(changed))
 
     # In the reactor.
 

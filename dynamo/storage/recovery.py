@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import attrs
+import msgspec
 from twisted.internet.defer import Deferred
 
 from dynamo.core.record import EMPTY, Record
@@ -67,7 +68,7 @@ class Recovery:
             for table in TABLES:
                 kept = broken.look(txn, table, incarnation, key)
                 if kept.was is not None and not kept.alone:
-                    alone = attrs.evolve(kept, alone=True)
+                    alone = msgspec.structs.replace(kept, alone=True)
                     broken.keep(txn, effects, table, incarnation, key, alone, kept.record)
 
         return self.copies.submit(job, frees_space=True)

@@ -27,6 +27,9 @@ from dynamo.storage.places import PLACES, Change, Placed
 COUNT_ROWS = 500
 """Rows one step counts: about two milliseconds on the committer's thread."""
 
+WAITING_MAX = 512
+"""Changes that wait to be added to their leaves, at most: a quarter of a millisecond's work."""
+
 Counted = tuple[list[tuple[bytes, Placed]], bytes | None]
 """What one step has counted, and where the next one starts; None: that was all."""
 
@@ -40,6 +43,7 @@ class Trees:
         self._none = self.shape.empty()
         self._trees: dict[tuple[int, int], array[int]] = {}
         self._counted_as: dict[bytes, int] = {}
+        self._waiting: list[Change] = []
         self._begun = False
         self._cursor: bytes | None = b""
 
@@ -62,6 +66,7 @@ class Trees:
 
     def leaves(self, copies: int, partition: int) -> array[int]:
         """The leaves of a tree; not to be changed."""
+        self._catch_up()
         return self._trees.get((copies, partition), self._none)
 
     def known(self) -> list[tuple[int, int]]:
@@ -75,10 +80,12 @@ class Trees:
         return self.shape.root(self.leaves(copies, partition))
 
     def apply(self, changes: Iterable[Change]) -> None:
-        """Takes note of what a committed job did to owned keys."""
+        """Takes note of what a committed job did to owned keys. The leaves lie all over memory, so
+        they are changed many at a time, or when somebody looks."""
         if self._begun:
-            for where, placed, delta in changes:
-                self._add(where, placed.incarnation, delta)
+            self._waiting.extend(changes)
+            if len(self._waiting) >= WAITING_MAX:
+                self._catch_up()
 
     def check_copies(self, incarnations: Iterable[bytes]) -> bool:
         """Whether buckets still want as many copies as their keys were counted for; else
@@ -88,6 +95,7 @@ class Trees:
             if was is not None and was != self.copies_of(incarnation):
                 self._trees.clear()
                 self._counted_as.clear()
+                self._waiting.clear()
                 self._begun, self._cursor = False, b""
                 return False
         return True
@@ -123,6 +131,11 @@ class Trees:
             return self._cursor is None
 
         return committer.submit(job, took)
+
+    def _catch_up(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for where, placed, delta in waiting:
+            self._add(where, placed.incarnation, delta)
 
     def _add(self, where: bytes, incarnation: bytes, delta: int) -> None:
         copies = self._counted_as.get(incarnation)

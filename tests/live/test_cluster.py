@@ -200,6 +200,28 @@ async def test_what_an_operator_sees(cluster: Cluster) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_change_of_the_ring_is_planned(cluster: Cluster) -> None:
+    """Through any node alike, in another thread than requests are served in; nothing changes."""
+    before = (await cluster.ask("n1", "GET", "/v1/cluster")).json()
+    assert before["change"] is None
+    plans = [(await cluster.ask(n, "GET", "/v1/ring/plan?join=n4")).json() for n in cluster.nodes]
+    first = plans[0]
+    assert first["ring_version"]["now"] == before["ring_version"] != first["ring_version"]["then"]
+    assert {move["to"] for move in first["moves"]} == {"n4"}
+    assert (first["lowest_copies"], first["more"], first["why_not"]) == (3, 0, None)
+    assert 0.2 < first["moved_share"] < 0.3
+    assert [[(m["partition"], m["from"]) for m in plan["moves"]] for plan in plans] == [
+        [(m["partition"], m["from"]) for m in first["moves"]]
+    ] * len(plans)
+    refused = (await cluster.ask("n2", "GET", "/v1/ring/plan?leave=n1")).json()
+    assert "add a node first" in refused["why_not"]
+    unknown = await cluster.ask("n2", "GET", "/v1/ring/plan?remove=n9")
+    assert (unknown.status, unknown.code) == (404, "no_such_member")
+    after = (await cluster.ask("n3", "GET", "/v1/cluster")).json()
+    assert after["ring_version"] == before["ring_version"]
+
+
+@pytest_twisted.ensureDeferred
 async def test_background_work_is_paused_and_resumed(cluster: Cluster) -> None:
     """On the node that is asked, and no other; what was deleted meanwhile is freed afterwards."""
 

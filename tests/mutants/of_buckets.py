@@ -77,7 +77,7 @@ MUTANTS = (
         (
             Edit(
                 f"{LISTING}:Scan.fetch",
-                "if any(name not in self._nodes for name in reply.awaiting):",
+                "if lacking:",
                 "if False:",
             ),
         ),

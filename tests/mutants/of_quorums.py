@@ -107,7 +107,7 @@ MUTANTS = (
     Mutant(
         "timers-leak",
         "A read that is done does not cancel its timer, which goes on for ever.",
-        ("timers",),
+        ("I18",),
         (
             Edit(
                 "dynamo.coordinator.reads:Poll._judge",

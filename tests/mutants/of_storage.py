@@ -119,7 +119,7 @@ MUTANTS = (
     Mutant(
         "chunks-never-freed",
         "Chunks that nothing refers to stay on the disk.",
-        ("chunks",),
+        ("I6",),
         (Edit(f"{COPIES}._committed", "if effects.unused:", "if False:"),),
     ),
     Mutant(

@@ -74,7 +74,7 @@ def _() -> bool:
 
 @probe("merge-forgets-context")
 def _() -> bool:
-    return EMPTY.merge(Record({"a": 3})).context == {"a": 3}
+    return Record({"b": 1}).merge(Record({"a": 3})).context == {"a": 3, "b": 1}
 
 
 @probe("retry-makes-a-sibling")
@@ -452,6 +452,7 @@ for _name in (
     "tree-skips-leaves",
     "tree-out-of-step",
     "mending-pulls-only",
+    "odd-partitions-never-compared",
 ):
     probe(_name)(compared)
 
@@ -460,6 +461,49 @@ for _name in (
 def _() -> bool:
     one, two = Record({"a": 1}), Record({"a": 2})
     return merkle.fingerprint(b"place", one) != merkle.fingerprint(b"place", two)
+
+
+@probe("scrub-idle")
+def _() -> bool:
+    cluster = TestCluster(1, n=1)
+    scrub = cluster.nodes["n1"].upkeep.scrub
+    for _ in range(20):
+        cluster.run(scrub.step())
+        cluster.pass_time(1)
+    return scrub.passes > 0
+
+
+@probe("mended-by-the-first")
+def _() -> bool:
+    cluster = TestCluster(3)
+    cluster.put("n1", "k")
+    cluster.pass_time(1)
+    node = cluster.nodes["n1"]
+    node.damage("k")
+    cluster.cut("n3")
+    with suppress(Corrupt):
+        node.copies.read(cluster.nodes["n1"].table.get("b").incarnation, b"k")
+    cluster.mend("n1")
+    return refuses(lambda: node.owned("k"))
+
+
+@probe("refill-counts-too-early")
+def _() -> bool:
+    cluster = TestCluster(3)
+    cluster.put("n1", "k")
+    cluster.pass_time(1)
+    node = cluster.wipe("n1")
+    return node.whole.awaits(cluster.nodes["n2"].table.get("b").incarnation, b"k") == ("n2", "n3")
+
+
+@probe("reaped-without-those-away")
+def _() -> bool:
+    cluster = TestCluster(3)
+    cluster.put("n1", "k")
+    cluster.delete("n1", "k")
+    cluster.pass_time(1)
+    cluster.cut("n3")
+    return cluster.reap() == 3
 
 
 # Buckets and listings.

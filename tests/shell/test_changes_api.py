@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from dynamo.api.changes import ChangesFace, change_told
+from dynamo.api.operating import OperatingFace
 from dynamo.api.site import site
 from dynamo.core.layout import Layout, with_member, without
 from dynamo.core.plans import Held, Rates, plan
@@ -37,6 +40,7 @@ class View:
         self.words: dict[str, Liveness] = dict.fromkeys(NAMES, "alive")
         self.joiners: dict[str, Member] = {}
         self.refilled: tuple[str, ...] = ()
+        self.says = dict.fromkeys(NAMES, (OBJECTS, BYTES))
         self.refreshed = 0
 
     async def refresh(self) -> None:
@@ -48,6 +52,7 @@ class View:
 
     def _status(self, member: Member) -> MemberStatus:
         joins = member.name in self.joiners
+        objects, size = self.says.get(member.name, (0, 0))
         progress = Progress(0, 9, 0, 0.0, None) if member.name in self.refilled else None
         return MemberStatus(
             name=member.name,
@@ -58,8 +63,8 @@ class View:
             liveness=self.words.get(member.name, "alive"),
             role="joining" if joins else "active",
             incarnation=1,
-            objects=0 if joins else OBJECTS,
-            bytes=0 if joins else BYTES,
+            objects=objects,
+            bytes=size,
             hints=0,
             refill=progress,
         )
@@ -194,6 +199,7 @@ def test_the_removal_of_a_dead_member() -> None:
     desk = Desk()
     desk.view.words["d"] = "dead"
     desk.view.refilled = ("c",)
+    desk.view.says |= {"c": (3, 3), "d": (0, 0)}
     told = desk.plan("remove=d").json()
     held = {name: HELD[name] for name in "ab"}
     made = expected(desk.view, desk.view.ring.members[:3], "abc", held=held)
@@ -228,6 +234,15 @@ def test_a_plan_goes_on_from_where_the_ring_is_going() -> None:
     assert "nearly through" in desk.plan("join=f").json()["why_not"]
 
 
+def test_members_that_were_handed_in_can_be_planned_with() -> None:
+    """Where nobody agreed on a layout the ring is all there is."""
+    desk = Desk()
+    desk.view.layout = Layout()
+    told = desk.plan("leave=b").json()
+    wanted = without(desk.view.ring.members, "b")
+    assert told["ring_version"]["then"] == Ring(wanted, PARTITIONS, 3).version
+
+
 def test_the_list_is_as_long_as_asked_for() -> None:
     """And everything else is of all moves."""
     desk = Desk()
@@ -240,7 +255,7 @@ def test_the_list_is_as_long_as_asked_for() -> None:
 def test_the_time_goes_by_the_rate_of_now_if_there_is_one() -> None:
     """Each receiver's own, on average."""
     desk = Desk()
-    rate = {"partition": 1, "bytes": 5, "seconds_left": 1.0, "giver": "a"}
+    rate = {"partition": 1, "bytes": 5, "seconds_left": 1.0, "source": "a"}
     desk.underway = Underway(
         transfers=(
             Moving(target="b", bytes_per_second=1000.0, **rate),  # type: ignore[arg-type]
@@ -276,6 +291,7 @@ def test_the_time_goes_by_the_rate_of_now_if_there_is_one() -> None:
         ("remove=x", 404, "no_such_member"),
         ("weight=x:2", 404, "no_such_member"),
         ("zone=x:z2", 404, "no_such_member"),
+        ("weight=x:y:2", 404, "no_such_member"),
         ("join=b", 409, "already_member"),
     ],
 )
@@ -364,6 +380,15 @@ def test_a_body_that_is_none(path: str, body: bytes) -> None:
     assert desk.changer.calls == []
 
 
+@pytest.mark.parametrize("path", ["leave?cancel=true", "remove?name=c"])
+def test_what_is_asked_for_stands_in_the_body(path: str) -> None:
+    """Elsewhere it is not overlooked."""
+    desk = Desk()
+    refused = desk.post(path, b'{"name": "c"}' if path.startswith("remove") else b"")
+    assert (refused.status, refused.json()["code"]) == (400, "bad_parameter")
+    assert desk.changer.calls == []
+
+
 def test_a_body_may_not_be_long() -> None:
     """Whatever is in it."""
     desk = Desk()
@@ -408,6 +433,25 @@ def test_no_change_is_null() -> None:
     assert change_told(view, None, Underway()) is None
 
 
+def test_the_members_come_with_the_change() -> None:
+    """By what the layout, the port and the background say together; null while there is none."""
+    view: Any = View()
+    view.gossip = SimpleNamespace(packets={}, bytes={}, dropped={}, health=0, counts={})
+    view.events, view.suspected = (), list
+    nothing: Any = None
+    face = OperatingFace("demo", view, nothing, nothing, lambda: "", nothing, list)
+    client = Client(site(face.app, reactor=Clock(), body_limit=100))
+    assert client.ask("GET", "/v1/cluster").json()["change"] is None
+    face.changing = Changer()
+    face.changing.behind = "b"
+    face.underway = lambda: Underway(partitions_left=3)
+    view.layout = Layout(8, 1, view.ring.members, view.ring.members[1:], True)
+    told = client.ask("GET", "/v1/cluster").json()["change"]
+    wanted = change_told(view, face.changing, Underway(partitions_left=3))
+    assert told == msgspec.json.decode(msgspec.json.encode(wanted))
+    assert told["waits_for"] == ["Not yet going by layout 8: b."]
+
+
 def test_a_change_under_way_is_told() -> None:
     """Who comes, who goes, what is waited for, what is on its way."""
     view: Any = View()
@@ -425,7 +469,7 @@ def test_a_change_under_way_is_told() -> None:
         bytes=4096,
         seconds_left=3.5,
     )
-    told = change_told(view, changer, underway)
+    told = msgspec.json.decode(msgspec.json.encode(change_told(view, changer, underway)))
     assert told == {
         "layout": 8,
         "stage": "coming",

@@ -8,7 +8,10 @@ import pytest
 
 from dynamo.background import handoff as handoff_module
 from dynamo.coordinator.bodies import CHUNK_BYTES
+from dynamo.core.record import Record
+from dynamo.errors import Corrupt
 from dynamo.storage import rows
+from dynamo.storage.copies import Copies
 from dynamo.wire import messages
 from tests.shell.test_bodies import body_of
 from tests.support.cluster import TestCluster
@@ -298,3 +301,126 @@ def test_a_replaced_actor_gives_no_dot_of_the_copies_it_handed_on() -> None:
         cluster.heal(name)
     cluster.hand_off()
     assert sorted(cluster.bodies(a, "k", r=3)) == [b"1", b"2"]
+
+
+def ring_without(cluster: TestCluster, gone: str) -> None:
+    """The member is taken out of the ring, all the way."""
+    cluster.change(*[name for name in cluster.names if name != gone])
+    cluster.switch()
+    cluster.end()
+
+
+def test_what_is_kept_for_who_is_gone_goes_to_the_present_owners() -> None:
+    """Copies, chunks and hints: nothing is left of it, and all owners have it."""
+    cluster = TestCluster(5)
+    cluster.found(*cluster.names)
+    a, b, c, d, e = cluster.ranking("k")
+    for name in (a, b, c, e):
+        cluster.cut(name)
+    cluster.put(d, "k", BIG, options={"w": 1})
+    cluster.pass_time(2)
+    assert cluster.hints() == {d: {a: 1, b: 1, c: 1}}
+    for name in (b, c, e):
+        for other in (b, c, d, e):
+            cluster.told(name, other, "alive")
+            cluster.told(d, other, "alive")
+            for link in (cluster.link(name, other), cluster.link(other, name)):
+                link.down = False
+    cluster.hand_off()
+    assert cluster.hints() == {d: {a: 1}}, "who is dead may come back"
+    ring_without(cluster, a)
+    cluster.hand_off()
+    assert cluster.hints() == {}
+    owners = cluster.ranking("k")[:3]
+    for name in owners:
+        assert cluster.nodes[name].owned("k").live()
+        assert cluster.stream(name, "k", r=1) == BIG
+    for node in cluster.nodes.values():
+        assert list(node.engine.view().scan("held", b"")) == []
+        assert list(node.engine.view().scan("hints", b"")) == []
+
+
+def test_a_keeper_that_owns_the_key_now_takes_its_copy() -> None:
+    cluster = TestCluster(4)
+    cluster.found(*cluster.names)
+    a, b, c, d = cluster.ranking("k")
+    cluster.cut(a)
+    for name in (b, c):
+        cluster.link(d, name).down = cluster.link(name, d).down = True
+        cluster.told(d, name, "dead")
+    cluster.put(d, "k", b"x", options={"w": 1})
+    cluster.pass_time(1)
+    for name in (b, c):
+        cluster.heal(name)
+    cluster.cut(a)
+    ring_without(cluster, a)
+    assert not cluster.nodes[d].owned("k").known()
+    cluster.hand_off()
+    assert all(cluster.nodes[name].owned("k").live() for name in (b, c, d))
+    assert cluster.hints() == {}
+    assert list(cluster.nodes[d].engine.view().scan("held", b"")) == []
+
+
+def test_an_owner_that_is_away_gets_a_hint_of_its_own() -> None:
+    cluster = TestCluster(5)
+    cluster.found(*cluster.names)
+    key = next(f"k{i}" for i in range(100) if cluster.ranking(f"k{i}")[0] == "n5")
+    a, b = cluster.ranking(key)[:2]
+    cluster.cut(a)
+    cluster.put(b, key)
+    cluster.pass_time(1)
+    keeper = next(iter(cluster.hints()))
+    assert cluster.hints() == {keeper: {a: 1}}
+    ring_without(cluster, a)
+    away = next(name for name in cluster.ranking(key)[:3] if name != keeper)
+    cluster.cut(away)
+    cluster.hand_off()
+    assert cluster.hints() == {keeper: {away: 1}}
+    cluster.heal(away)
+    cluster.cut(a)
+    cluster.hand_off()
+    assert cluster.hints() == {}
+    assert all(cluster.nodes[name].owned(key).live() for name in cluster.ranking(key)[:3])
+
+
+def test_what_an_owner_does_not_take_is_kept_though_its_target_is_gone() -> None:
+    cluster = TestCluster(4)
+    cluster.found(*cluster.names)
+    a, b = cluster.ranking("k")[:2]
+    cluster.cut(a)
+    cluster.put(b, "k")
+    cluster.pass_time(1)
+    (keeper,) = cluster.hints()
+    ring_without(cluster, a)
+    other = next(name for name in cluster.ranking("k")[:3] if name != keeper)
+    cluster.link(keeper, other).down = True
+    cluster.hand_off()
+    assert cluster.hints() == {keeper: {a: 1}}
+    cluster.link(keeper, other).down = False
+    cluster.hand_off()
+    assert cluster.hints() == {}
+
+
+def test_hints_that_cannot_be_told_for_two_are_left_to_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A step that told nobody anything says so, wherever it is for each of them: else it would be
+    done again at once, for as long as what is to be told is damaged."""
+    cluster = TestCluster(3)
+    node = cluster.nodes["n1"]
+    for name in ("n2", "n3"):
+        cluster.cut(name)
+    cluster.put("n1", "k", options={"w": 1})
+    cluster.pass_time(1)
+    for name in ("n2", "n3"):
+        cluster.heal(name)
+    assert cluster.hints() == {"n1": {"n2": 1, "n3": 1}}
+
+    def damaged(copies: Copies, incarnation: bytes, key: bytes) -> Record:
+        raise Corrupt("a bit flipped")
+
+    monkeypatch.setattr(Copies, "read", damaged)
+    cluster.told("n1", "n3", "dead")
+    assert not cluster.run(node.handoff.step())
+    cluster.told("n1", "n3", "alive")
+    assert not any(cluster.run(node.handoff.step()) for _ in range(6))

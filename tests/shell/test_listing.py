@@ -163,6 +163,36 @@ def test_a_node_that_awaits_hints_from_one_that_is_not_asked_is_of_no_use() -> N
         page(cluster, "n2", options={"r": 2})
 
 
+def test_nodes_that_await_each_others_hints_are_listed_together() -> None:
+    """Without them stand-ins would be left, who never heard of the keys."""
+    cluster = TestCluster(5)
+    keys = [f"k{number}" for number in range(12)]
+    for key in keys:
+        cluster.put("n1", key)
+    cluster.pass_time(1)
+    names = ("n1", "n3", "n4", "n5")
+    for name in names:
+        others = tuple(other for other in ("n4", "n1") if other != name)
+        cluster.nodes[name].view.awaiting = lambda others=others: others  # type: ignore[misc]
+    for node in cluster.nodes:
+        assert [o.key for o in page(cluster, node, options={"r": 1}).objects] == sorted(keys)
+
+
+def test_who_awaits_one_that_cannot_be_had_is_of_no_use() -> None:
+    """It is done without both, if others are enough."""
+    cluster = TestCluster(5)
+    cluster.put("n1", "k")
+    cluster.pass_time(1)
+    for link in cluster.around("n5"):
+        link.down = True
+    cluster.nodes["n4"].view.awaiting = lambda: ("n5",)  # type: ignore[method-assign]
+    asked = {
+        name: [o.key for o in page(cluster, name, options={"r": 1}).objects]
+        for name in ("n1", "n2")
+    }
+    assert asked == {"n1": ["k"], "n2": ["k"]}
+
+
 def test_a_node_with_a_corrupt_record_or_none_to_spare_is_covered() -> None:
     """I13: what one node cannot read the others list."""
     cluster = TestCluster(3)

@@ -8,6 +8,7 @@ from twisted.python.failure import Failure
 from dynamo.cluster.membership import EVENTS_KEPT
 from dynamo.cluster.peers import DOUBT_S
 from dynamo.core.buckets import Bucket, Properties
+from dynamo.core.effects import Notice
 from dynamo.core.layout import Layout, without
 from dynamo.core.members import Liveness
 from dynamo.errors import NotReady
@@ -98,6 +99,18 @@ def test_hints_are_awaited_and_asked_for_until_handed_over() -> None:
     assert world.until(lambda: n1.view.awaiting() == (), "all is handed over") < 0.5
 
 
+def test_hints_are_asked_for_by_one_that_missed_nobody_and_was_missed() -> None:
+    """A node that was cut off may have suspected the others for longer than they suspected it."""
+    world = World()
+    n1, n2, _ = world.form("n1", "n2", "n3")
+    world.run(5)
+    n2.hints["n1"] = 2
+    n1.view.noticed(Notice("refuted", "dead", "rumour from n2"))
+    assert n1.view.awaiting() == ("n2", "n3")
+    world.run(1)
+    assert n1.view.awaiting() == ("n2",)
+
+
 def test_a_member_that_stays_silent_is_not_awaited_when_it_is_dead() -> None:
     """A newcomer that only hears of a dead member does not wait for it."""
     world = World()
@@ -182,7 +195,7 @@ def test_a_newcomer_knows_the_place_of_one_that_is_stopped() -> None:
     assert n4.ring() == n1.ring() == {"n1", "n2", "n3", "n4"}
     assert n4.liveness()["n3"] == "left"
     assert n4.view.awaiting() == ()
-    world.until(lambda: n1.view.layout.stage == "steady", "the change is through")
+    world.until(lambda: n1.view.layout.stage == "steady", "n4 is in the ring")
     n2.kill()
     world.until(lambda: n4.liveness()["n2"] == "dead", "n2 is dead")
     world.run(2)

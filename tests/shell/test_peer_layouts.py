@@ -56,12 +56,14 @@ class Local:
         return [agreeing.LayoutReply(NONE)] * len(ops)
 
 
-def sent(ops: list[Any], mine: int, theirs: int | None) -> tuple[list[Any], list[Any]]:
+def sent(
+    ops: list[Any], mine: int, theirs: int | None, floor: int = 0
+) -> tuple[list[Any], list[Any]]:
     """What a node that goes by `mine` does with a batch of one that goes by `theirs` (None: it
     does not say who it is): what reached its replica, and its replies."""
     local: Any = Local()
     nothing: Any = None
-    face = PeerFace(local, Signer(()), lambda: 0.0, nothing, nothing, layout=lambda: mine)
+    face = PeerFace(local, Signer(()), lambda: 0.0, nothing, nothing, layout=lambda: (mine, floor))
     client = Client(site(face.app, reactor=Clock(), body_limit=1 << 20))
     origin = None if theirs is None else Origin("n2", 1, "b", 1, 1, 1, theirs)
     client.send(request_bytes("POST", "/peer/ops", messages.encode(ops, origin)))
@@ -96,6 +98,13 @@ def test_neighbours_and_whoever_goes_by_none_are_answered(
     asked, replies = sent([op], mine, theirs)
     assert len(asked) == 1
     assert not isinstance(replies[0], Fault)
+
+
+@pytest.mark.parametrize(("floor", "refused"), [(3, False), (4, False), (5, True)])
+def test_a_neighbour_below_the_floor_is_refused(floor: int, refused: bool) -> None:
+    """All who were there had gone on from its layout already."""
+    asked, replies = sent([BY_RING[0]], 5, 4, floor)
+    assert (asked == [], isinstance(replies[0], Fault)) == (refused, refused)
 
 
 @pytest.mark.parametrize("op", BY_NAME, ids=lambda op: type(op).__name__)

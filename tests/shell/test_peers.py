@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 
 from dynamo.cluster.peers import REASK_S, RETRY_S, Known, Peers
 from dynamo.core.buckets import Bucket, Properties
+from dynamo.core.layout import Layout
 from dynamo.core.members import Liveness, Member, Role
 from dynamo.core.ring import Member as Placed
 from dynamo.errors import PeerBroke, PeerUnreachable
@@ -95,6 +96,15 @@ class Scripted:
         self.asked[-1].errback(PeerUnreachable(self.name, "said nothing"))
 
 
+LAYOUT = Layout(
+    2,
+    1,
+    tuple(Placed(name) for name in ("b", "gone", "me", "stopped")),
+    tuple(Placed(name) for name in ("b", "coming", "gone", "me", "stopped")),
+    True,
+)
+
+
 class Bench:
     """Peers of a node "me"; `changes` and `settled` are what it was told."""
 
@@ -115,6 +125,10 @@ class Bench:
             settled=self.settled.append,
             learn=self._learn,
         )
+        self.learnt: list[str] = []
+
+    async def _learn(self, peer: Any, hello: Hello) -> None:
+        self.learnt.append(hello.name)
 
     def _remote(self, name: str, address: str) -> Any:
         return self.remotes.setdefault(address, Scripted(name))
@@ -261,39 +275,77 @@ def test_hints_are_awaited_until_there_are_none() -> None:
     """A member that keeps hints for this node is asked again until it has handed them over."""
     bench = Bench()
     known, b = bench.take(B)
-    assert bench.peers.awaiting() == ("b",)
+    assert bench.peers.awaiting(LAYOUT) == ("b",)
     b.says(hints={"me": 3, "x": 9})
     assert known.settled
     for left in (2, 1):
-        assert bench.peers.awaiting() == ("b",)
+        assert bench.peers.awaiting(LAYOUT) == ("b",)
         bench.clock.advance(REASK_S)
         b.says(hints={"me": left})
     bench.clock.advance(REASK_S)
     b.says(hints={"me": 0})
-    assert bench.peers.awaiting() == ()
+    assert bench.peers.awaiting(LAYOUT) == ()
     bench.clock.advance(10)
     assert len(b.asked) == 4
 
 
+def test_who_was_held_to_be_away_asks_everybody_again() -> None:
+    """Also a member that it never missed: it may have noted hints since it was asked. An answer
+    to an earlier question does not do."""
+    bench = Bench()
+    known, b = bench.take(B)
+    b.says()
+    assert bench.peers.awaiting(LAYOUT) == ()
+    bench.peers.was_away()
+    assert bench.peers.awaiting(LAYOUT) == ("b",)
+    assert known.settled
+    bench.peers.was_away()
+    b.says()
+    assert bench.peers.awaiting(LAYOUT) == ("b",)
+    bench.clock.advance(0)
+    b.says(hints={"me": 3})
+    assert bench.peers.awaiting(LAYOUT) == ("b",)
+    bench.clock.advance(REASK_S)
+    b.says(hints={"me": 0})
+    assert bench.peers.awaiting(LAYOUT) == ()
+    bench.clock.advance(10)
+    assert len(b.asked) == 4
+
+
+def test_a_member_that_does_not_answer_is_not_awaited_for_ever() -> None:
+    """When this node was held to be away, as at any other time."""
+    bench = Bench()
+    _, b = bench.take(B)
+    b.says()
+    bench.peers.was_away()
+    b.is_silent()
+    assert bench.peers.awaiting(LAYOUT) == ()
+    bench.clock.advance(RETRY_S)
+    b.says(hints={"me": 1})
+    assert bench.peers.awaiting(LAYOUT) == ("b",)
+
+
 def test_who_is_awaited() -> None:
     """Members that are there and were not asked since they appeared; not one that is gone, as
-    nobody could wait for it, nor one that never served, once it was asked."""
+    nobody could wait for it, nor one that has no part in the ring."""
     bench = Bench()
     _, b = bench.take(B)
     bench.take(record("gone", liveness=Liveness.DEAD, role=Role.ACTIVE), appeared=False)
     bench.take(record("stopped", liveness=Liveness.LEFT, role=Role.ACTIVE), appeared=False)
     _, c = bench.take(record("new", role=Role.JOINING))
-    assert bench.peers.awaiting() == ("b", "new")
+    _, d = bench.take(record("coming", role=Role.JOINING))
+    assert bench.peers.awaiting(LAYOUT) == ("b", "coming")
     c.is_silent()
-    assert bench.peers.awaiting() == ("b",)
+    d.is_silent()
+    assert bench.peers.awaiting(LAYOUT) == ("b",)
     b.is_silent()
-    assert bench.peers.awaiting() == ("b",)
+    assert bench.peers.awaiting(LAYOUT) == ("b",)
     bench.take(B.become(Liveness.SUSPECT), appeared=False)
-    assert bench.peers.awaiting() == ("b",)
+    assert bench.peers.awaiting(LAYOUT) == ("b",)
     bench.take(B.become(Liveness.DEAD), appeared=False)
-    assert bench.peers.awaiting() == ()
+    assert bench.peers.awaiting(LAYOUT) == ()
     bench.take(B)
-    assert bench.peers.awaiting() == ("b",)
+    assert bench.peers.awaiting(LAYOUT) == ("b",)
 
 
 def test_another_address_is_another_conversation() -> None:

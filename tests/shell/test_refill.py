@@ -189,6 +189,9 @@ def test_what_cannot_be_had_whole_is_left_and_holds_up_nothing_else() -> None:
         assert equal(cluster, f"k{i}").live()
     incarnation = node.table.get("b").incarnation
     assert sorted(node.whole.awaits(incarnation, b"big")) == ["n2", "n3"]
+    for _ in range(3):
+        cluster.pass_time(LOST_RETRY_S)
+        assert not refill(cluster, node), "it is not given up"
     cluster.nodes["n3"].chunks.stored[digest] = kept["n3"]
     assert not refill(cluster, node), "it is not asked for all the time"
     cluster.pass_time(LOST_RETRY_S)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dynamo.core.record import Record
+from dynamo.errors import NotReady
 from dynamo.storage import graves
 from dynamo.wire import messages, reaping
 from tests.support.cluster import TestCluster, TestNode
@@ -242,3 +243,50 @@ def test_a_merge_into_a_deleted_bucket_leaves_nothing() -> None:
         cluster.wait(node.local.call(op))
     assert not node.copies.read(bucket.incarnation, b"late").known()
     assert not node.copies.hints.counts
+
+
+def test_nothing_is_reaped_while_the_ring_changes() -> None:
+    """Nor answered: who is to be asked is not settled."""
+    cluster = deleted(4)
+    cluster.found("n1", "n2", "n3")
+    cluster.change(*cluster.names)
+    before = left(cluster)
+    assert cluster.reap() == 60
+    assert left(cluster) == before
+    node = cluster.nodes["n1"]
+    for stage in ("coming", "going"):
+        assert node.view.layout.stage == stage
+        asked = reaping.GravesSettle(f"{node.view.ring.version}/{node.view.layout.version}", 0)
+        with pytest.raises(NotReady, match="The ring is changing"):
+            cluster.wait(node.local.call(asked))
+        if stage == "coming":
+            cluster.switch()
+    assert cluster.reap() == 60
+    cluster.end()
+    clear = [node.clearing for node in cluster.nodes.values()]
+    cluster.compare_all()
+    for _ in range(100):
+        busy = [cluster.run(clearing.step()) for clearing in clear]
+        if not any(busy):
+            break
+    assert cluster.reap() == 0
+
+
+@pytest.mark.parametrize("same_ring", [True, False])
+def test_a_change_of_the_ring_breaks_an_attempt(same_ring: bool) -> None:
+    """Even one that is over by the next question, and came to nothing."""
+    cluster = deleted(4)
+    cluster.found(*cluster.names)
+    for link in [cluster.link(a, b) for a in cluster.names for b in cluster.names]:
+        link.delay = 0.01
+    leader = cluster.nodes[cluster.ranking("k0")[0]]
+    stepping = cluster.start(leader.tombstones.step())
+    cluster.pass_time(0.03)
+    assert any(isinstance(op, reaping.GravesSettle) for _, _, op in cluster.network.sent)
+    cluster.change("n1", "n2", "n3")
+    if same_ring:
+        cluster.change(*cluster.names)
+        assert leader.view.layout.stage == "steady"
+    before = left(cluster)
+    assert cluster.wait(stepping) is False
+    assert left(cluster) == before

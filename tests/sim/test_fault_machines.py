@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from dynamo.core.record import Record
 from dynamo.errors import DynamoError, StorageFull
 from dynamo.sim.faults import KINDS, NOT_YET, draw
-from dynamo.sim.plan import Fault
+from dynamo.sim.plan import LASTING_S, Fault
 from dynamo.storage.chunks import digest_of
 from dynamo.storage.facts import Identity
 from dynamo.wire.codec import KEEPING
@@ -323,6 +323,7 @@ def test_healing_ends_everything_and_starts_everybody() -> None:
     bench.world.run_for(20.0)
     bench.faults.heal()
     bench.world.run_for(5.0)
+    bench.faults.release()
     assert runs(bench) == NAMES
     assert bench.world.calm_since is not None
     for host in bench.world.hosts.values():
@@ -332,6 +333,22 @@ def test_healing_ends_everything_and_starts_everybody() -> None:
     for host in bench.world.hosts.values():
         assert not host.machine.paused
         assert (host.drive.full, host.drive.slow, host.drive.stalled) == (False, 1.0, False)
+
+
+def test_those_cut_off_to_the_end_have_their_disks_held() -> None:
+    """So that hints wait for them; until they go on, not everything has to work."""
+    bench = Bench(5)
+    bench.faults.begin([Fault(at=0.0, kind="partition", targets=("n2", "n4"), seconds=LASTING_S)])
+    bench.world.run_for(15.0)
+    bench.faults.heal()
+    bench.world.run_for(5.0)
+    drives = {name: host.drive.stalled for name, host in bench.world.hosts.items()}
+    assert drives == {"n1": False, "n2": True, "n3": False, "n4": True, "n5": False}
+    assert bench.faults.calm
+    assert bench.world.calm_since is None
+    bench.faults.release()
+    assert bench.world.calm_since == bench.world.schedule.now
+    assert not any(host.drive.stalled for host in bench.world.hosts.values())
 
 
 def test_nothing_begins_after_healing() -> None:

@@ -20,11 +20,11 @@ MADE = Bucket("b").create(1, 1, Properties())
 class Drives:
     """Two drives that commit what a test says, and the tally of what was said of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, made: Bucket = MADE) -> None:
         self.history, self.tally = History(), Tally()
         self.registry = Registry(self.history, self.tally, lambda: 1.0)
         self._hooks = {name: self.registry.watch(name) for name in ("n1", "n2")}
-        self.commit("n1", "buckets", b"b", None, STATE.encode(b"b", MADE))
+        self.commit("n1", "buckets", b"b", None, STATE.encode(b"b", made))
 
     def commit(self, at: str, table: str, row: bytes, old: Any, new: Any, **more: Any) -> None:
         self._hooks[at]({table: {row: (old, new)}, **more})
@@ -133,11 +133,14 @@ def test_a_stand_in_drops_what_its_target_has(delivered: bool) -> None:
     assert drives.broken() == ([] if delivered else ["I7"])
 
 
-class Empty:
-    """A drive that was wiped."""
+class Spoilt:
+    """A drive that was wiped, or of which these records are left."""
+
+    def __init__(self, left: dict[bytes, bytes] | None = None) -> None:
+        self.left = left or {}
 
     def scan(self, table: str, start: bytes) -> list[tuple[bytes, bytes]]:
-        return []
+        return list(self.left.items()) if table == "records" else []
 
 
 def test_what_only_a_lost_disk_had_cannot_be_kept() -> None:
@@ -148,9 +151,27 @@ def test_what_only_a_lost_disk_had_cannot_be_kept() -> None:
     drives.keep("n1", only)
     drives.keep("n1", both, key="l")
     drives.keep("n2", both, key="l")
-    drives.registry.reread("n1", Empty())
+    drives.registry.reread("n1", Spoilt())
     assert drives.registry.unkeepable == {"w1"}
     assert drives.registry.lost == {drives.row(): [{"n1": 1}]}
     assert drives.registry.holders((drives.row("l"), "n1", 1)) == ["n2"]
     drives.keep("n1", both, key="l")
     assert drives.broken() == []
+
+
+LATEST = Bucket("b").create(1, 1, Properties(conflicts="latest"))
+
+
+def test_a_new_write_wins_over_what_its_coordinator_held() -> None:
+    """I1, where the latest wins: whatever the clock says."""
+    drives = Drives(LATEST)
+    first = drives.write("w1")
+    old = Record().put(first, actor="n1", stamp=50, latest=True)
+    drives.keep("n1", old)
+    drives.keep("n1", old.put(drives.write("w2"), actor="n1", stamp=51, latest=True))
+    assert drives.broken() == []
+    lost = Drives(LATEST)
+    old = Record().put(lost.write("w1"), actor="n1", stamp=50, latest=True)
+    lost.keep("n1", old)
+    lost.keep("n1", old.put(lost.write("w2"), actor="n1", stamp=49, latest=True))
+    assert lost.broken() == ["I1"]

@@ -9,8 +9,10 @@ import pytest
 
 from dynamo.core.names import check_bucket, check_key
 from dynamo.sim.doings import DOINGS
-from dynamo.sim.plan import Operation
-from dynamo.sim.workload import BUCKETS, CHURN, KINDS, draw, is_known
+from dynamo.sim.faults import draw_around_flips
+from dynamo.sim.plan import LASTING_S, Fault, Operation
+from dynamo.sim.run import plan
+from dynamo.sim.workload import BUCKETS, CHURN, KINDS, around, draw, is_known
 
 NAMES = ["n1", "n2", "n3", "n4", "n5"]
 
@@ -70,3 +72,38 @@ def test_no_request_asks_for_more_than_its_bucket_copies() -> None:
         n = BUCKETS[operation.bucket].n or 3 if operation.bucket in BUCKETS else 3
         for count in ("r", "w"):
             assert int(operation.options.get(count, 1)) <= n
+
+
+def test_a_flip_comes_while_those_who_could_mend_it_are_away() -> None:
+    """Two are away before it, the two others after it; strict keys are written and read then."""
+    flip = Fault(at=30.0, kind="record_flip", targets=("n3",))
+    drawn = [draw_around_flips(Random(n), [flip], names=NAMES) for n in range(20)]
+    assert 0 < sum(not faults for faults in drawn) < 10
+    first, then, *flips = next(faults for faults in drawn if faults)
+    assert {*first.targets, *then.targets, "n3"} == {*NAMES}
+    assert first.at < then.at < first.at + first.seconds + 0.5 < 31 < then.at + then.seconds
+    assert [f.kind for f in flips] == ["record_flip", "record_flip"]
+    made = around(Random(1), [flip, first, then], names=NAMES, clients=2, first=1)
+    strict = [o for o in made if o.key.startswith("c/apart")]
+    assert {o.entry for o in strict if o.kind == "get"} == {*first.targets}
+    assert {o.kind for o in strict} == {"create", "get"}
+    assert all(o.options == {"r": "1"} for o in made if o.kind == "get" and o not in strict)
+
+
+def test_keys_are_replaced_while_some_are_cut_off_to_the_end() -> None:
+    """They were made before, and only those that are left are told."""
+    last = Fault(at=80.0, kind="partition", targets=("n1", "n2"), seconds=LASTING_S)
+    made = around(Random(1), [last], names=NAMES, clients=2, first=1)
+    assert all(o.entry not in last.targets for o in made if o.at > 80)
+    later = [o for o in made if o.kind in ("update", "delete")]
+    assert later
+    for operation in later:
+        assert operation.seen
+        assert any(o.key == operation.key and o.kind == "create" and o.at < 80 for o in made)
+
+
+def test_nothing_is_done_after_the_end_of_a_plan() -> None:
+    """It would change what is judged at rest; the fault that ends last would draw some."""
+    for seed in (84, 1, 2):
+        drawn = plan(seed)
+        assert max(o.at for o in drawn.operations) < drawn.seconds

@@ -261,7 +261,7 @@ class TestNode:
         self.refill = Refill(pulling, self.identity)
         self.changing = HeardChanging(cluster, name)
         self.transfer = Transfer(
-            Pulling(around, Refilling(name), cluster.clock),
+            Pulling(around, Refilling(name), cluster.clock, moves=True),
             Passing(around, cluster.clock),
             self.changing,
         )

@@ -74,6 +74,9 @@ class FakeOracle:
     def spoiled(self, name: str) -> None:
         self.told.append(name)
 
+    def lags(self, row: bytes) -> bool:
+        return False
+
 
 class Bench:
     """A cluster that runs, its faults, and probes on every machine."""

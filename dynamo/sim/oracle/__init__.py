@@ -13,22 +13,28 @@ It knows what clients sent and got (`dynamo.sim.history`) and what each commit p
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 
 import attrs
 
 from dynamo.sim.clients import Clients
 from dynamo.sim.clocks import EPOCH_S
 from dynamo.sim.history import History
+from dynamo.sim.oracle.listed import ListingChecks
 from dynamo.sim.oracle.live import LiveChecks
 from dynamo.sim.oracle.registry import Registry
 from dynamo.sim.oracle.rest import RestChecks
+from dynamo.sim.oracle.returned import ReturnChecks
 from dynamo.sim.schedule import START_S
 from dynamo.sim.tally import Tally
+from dynamo.sim.workload import APART_KEYS
 from dynamo.sim.world import Host, World
 
 SETTLE_S = 120.0
-STEP_S = 1.0
-CLOCK_CHECK_S = 1.0
+STEP_S, SOON_S = 1.0, 0.02
+WHOLE_S = 15.0
+"""For so long it is waited that all see each other before hints are in; then it is not tried."""
+LOOK_S = 0.25
 
 
 @attrs.frozen
@@ -68,7 +74,8 @@ INVARIANTS: dict[str, Description] = {
     ),
     "I9": Description(
         "In a strict bucket with R+W>N a read or listing shows what was acknowledged before it "
-        "began; while membership changes this is not tried, for members do not change yet."
+        "began, and any read shows what every owner had on disk before it began; while membership "
+        "changes this is not tried, for members do not change yet."
     ),
     "I10": Description(
         "When a client hears that W nodes have its write, W disks have it, durably."
@@ -90,6 +97,7 @@ INVARIANTS: dict[str, Description] = {
     "I17": Description(
         "Old and new versions work in one cluster.", False, "There is one version of the format."
     ),
+    "I18": Description("A node at rest waits for few things, however much it has done."),
 }
 
 
@@ -105,10 +113,11 @@ class Oracle:
             history, self.registry, tally, self._now, self._calm_since, len(world.names)
         )
         history.watcher = self.live
+        self.live.whole, self.live.well = self._whole, self._well
         self._rest: RestChecks | None = None
         self._apart = 0.0
         self._unequal: dict[bytes, None] = {}
-        world.schedule.callLater(CLOCK_CHECK_S, self._look_at_clocks)
+        world.schedule.callLater(LOOK_S, self._look)
 
     @property
     def excused(self) -> Counter[str]:
@@ -124,6 +133,7 @@ class Oracle:
     @clients.setter
     def clients(self, clients: Clients) -> None:
         self._rest = RestChecks(self.world, self.live, clients)
+        self.live.owners = self._rest.owners
 
     def watch(self, host: Host) -> None:
         """Looks on at a drive; to be called before the node's first start."""
@@ -136,6 +146,14 @@ class Oracle:
         self.live.damaged[name] = self.world.hosts[name].starts
         self.registry.reread(name, self.world.hosts[name].drive.durable())
 
+    def lags(self, row: bytes) -> bool:
+        """Whether it is one of the keys that are written while some owners are away, and they do
+        not hold the same."""
+        assert self._rest is not None
+        found = self.registry.locate(row)
+        known = found is not None and found.place[1].startswith(APART_KEYS)
+        return known and bool(self._rest.unequal([row]))
+
     def settled(self) -> bool:
         """Whether all is quiet: no client busy, every node well in the eyes of every other, no
         hints, nothing lost or damaged that is not mended, owners equal."""
@@ -145,38 +163,72 @@ class Oracle:
             return False
         if not self._whole() or any(self._rest.lacking(name) for name in self.live.spoiled):
             return False
-        rows = list(dict.fromkeys((*self._unequal, *registry.dirty)))
-        registry.dirty.clear()
-        self._unequal = dict.fromkeys(self._rest.unequal(rows))
-        return not self._unequal
+        return not self._unequal_now()
 
-    def settle(self) -> None:
-        """Waits until all is quiet, and checks what must hold then; time passes."""
+    def _unequal_now(self) -> list[bytes]:
+        """The rows whose owners do not hold the same."""
         assert self._rest is not None
-        self._wait()
+        rows = list(dict.fromkeys((*self._unequal, *self.registry.dirty)))
+        self.registry.dirty.clear()
+        self._unequal = dict.fromkeys(self._rest.unequal(rows))
+        return list(self._unequal)
+
+    def cut_off(self, away: Sequence[str]) -> None:
+        """Checks what is shown while `away` are cut off and nothing else is wrong; time passes."""
+        rest, registry = self._rest, self.registry
+        assert rest is not None
+        self._wait(lambda: self._without(away), LOOK_S, WHOLE_S)
+        if self._without(away):
+            rows = dict.fromkeys(row for m in registry.mirrors.values() for row in m.records)
+            ReturnChecks(rest, ListingChecks(rest)).reachable(list(rows), away)
+
+    def _without(self, away: Sequence[str]) -> bool:
+        """Whether all others see that these are away, and none else."""
+        others = [host.node for name, host in self.world.hosts.items() if name not in away]
+        names = list(self.world.hosts)
+        return all(
+            node is not None
+            and node.view.joined
+            and not node.identity.refilling
+            and all(node.view.is_healthy(name) == (name not in away) for name in names)
+            for node in others
+        )
+
+    def settle(self, release: Callable[[], None] = lambda: None) -> None:
+        """Waits until all is quiet, and checks what must hold then; time passes. `release` is
+        called when every node has seen every other and was asked what it shows."""
+        assert self._rest is not None
         rest = self._rest
+        self._wait(self._whole, SOON_S, WHOLE_S)
+        if self._whole():
+            ReturnChecks(rest, ListingChecks(rest)).readable(self._unequal_now())
+        release()
+        self._wait(self.settled, STEP_S)
         rest.apart = self._apart
         if not self._whole():
             self.tally.broken(
                 "I6", self._now(), "Not every node is well in the eyes of all others."
             )
         rest.converged()
-        shown = rest.read_all()
-        rest.listings(shown)
+        ListingChecks(rest).listings(rest.read_all())
 
-    def _wait(self) -> None:
-        end = self.world.schedule.now + SETTLE_S
-        while not self.settled() and self.world.schedule.now < end:
-            self.world.run_for(STEP_S)
+    def _wait(self, until: Callable[[], bool], step: float, most: float = SETTLE_S) -> None:
+        end = self.world.schedule.now + most
+        while not until() and self.world.schedule.now < end:
+            self.world.run_for(step)
 
     def _whole(self) -> bool:
         """Whether all nodes run, see each other, and have what was on a lost disk."""
+        nodes = [host.node for host in self.world.hosts.values()]
+        return self._well() and not any(n is not None and n.identity.refilling for n in nodes)
+
+    def _well(self) -> bool:
+        """Whether all nodes run and see each other."""
         nodes = [host.node for host in self.world.hosts.values()]
         names = list(self.world.hosts)
         return all(
             node is not None
             and node.view.joined
-            and not node.identity.refilling
             and all(node.view.is_healthy(name) for name in names)
             for node in nodes
         )
@@ -187,11 +239,19 @@ class Oracle:
     def _calm_since(self) -> float | None:
         return getattr(self.world, "calm_since", None)
 
-    def _look_at_clocks(self) -> None:
+    def _look(self) -> None:
+        if self._rest is None or not self._whole():
+            self.live.whole_since = None
+        elif self.live.whole_since is None:
+            self.live.whole_since = self.world.schedule.now
+        if self._rest is None or not self._well():
+            self.live.well_since = None
+        elif self.live.well_since is None:
+            self.live.well_since = self.world.schedule.now
         now = EPOCH_S + self.world.schedule.now - START_S
         wrong = [host.wall() - now for host in self.world.hosts.values()]
         self._apart = max(self._apart, max(wrong) - min(wrong), *wrong, *(-w for w in wrong))
-        self.world.schedule.callLater(CLOCK_CHECK_S, self._look_at_clocks)
+        self.world.schedule.callLater(LOOK_S, self._look)
 
 
 __all__ = ["INVARIANTS", "Description", "Oracle"]

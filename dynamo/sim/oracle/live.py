@@ -29,6 +29,10 @@ from dynamo.wire.context import decode_context
 CALM_S = 20.0
 """How long after the last fault everything has to work again."""
 
+CHANGE_S = 6.0
+"""For so long before a bucket's change all members must have seen each other, so that what was
+left of earlier ones is over, and none is passed over as dead."""
+
 PATIENCE_MIN_S = 3.0
 """Who gives an operation less time may find it too short."""
 
@@ -50,6 +54,16 @@ class LiveChecks:
     spoiled: dict[str, float] = attrs.field(factory=dict)
     damaged: dict[str, int] = attrs.field(factory=dict)
     excused: Counter[str] = attrs.field(factory=Counter)
+    whole: Callable[[], bool] = lambda: False
+    """Whether that is so, and every node has what was on a lost disk."""
+    whole_since: float | None = None
+    """Since when that was so whenever it was looked; None if it was not the last time."""
+    well: Callable[[], bool] = lambda: False
+    """Whether every node runs and is well in the eyes of every other now, be it whole or not."""
+    well_since: float | None = None
+    """As `whole_since`."""
+    owners: Callable[[bytes], tuple[str, ...]] = lambda row: ()
+    """The owners of a row."""
 
     # Writes.
 
@@ -119,7 +133,7 @@ class LiveChecks:
     # Reads.
 
     def read(self, read: Read) -> None:
-        """I8 and I11 of any read; I9 of a strict one."""
+        """I8, I9 and I11."""
         writes = self.history.at.get(read.place, [])
         pair = rules.together(read.shown, writes, self.uncovered)
         if pair is not None:
@@ -135,6 +149,37 @@ class LiveChecks:
             self.tally.held("I11")
         if not read.newest and self._strict(read.bucket, read.r, read.quorum):
             self._strict_read(read, writes)
+        if not read.newest:
+            self._shown_by_all(read, writes)
+
+    def _shown_by_all(self, read: Read, writes: list[Write]) -> None:
+        """What every owner has had on its disk since before a read began is in it, however few
+        were asked; tried while all see each other, for a reader that is cut off from all owners
+        hears stand-ins alone. An owner that lost its disk, or a record of it, since then has to
+        know that, and to ask the others."""
+        properties = BUCKETS.get(read.bucket)
+        since = self.well_since if self.well() else None
+        if properties is None or properties.conflicts == "latest":
+            return
+        if since is None or since > read.begun:
+            return
+        for v in rules.missing(read.shown, writes, read.begun, read.ended):
+            if self._everywhere(v, read.begun):
+                self._broken(
+                    "I9",
+                    f"{v.id} of {name(read.place)}, acknowledged at {v.ended:.3f} by {v.entry}, is "
+                    f"on every owner's disk and not in the read begun at {read.begun:.3f} through "
+                    f"{read.entry} at R={read.r}: {sorted(read.shown)}; {self._dots(v)}",
+                )
+                return
+        self.tally.held("I9")
+
+    def _everywhere(self, v: Write, since: float) -> bool:
+        arrivals = self.registry.arrivals
+        return any(
+            arrivals.everywhere(dot, self.owners(dot[0]), since, self.spoiled)
+            for dot in sorted(self.registry.dots.get(v.id, ()))
+        )
 
     def _strict(self, bucket: str, r: int | None, quorum: str | None) -> bool:
         """Whether this read meets every write that the bucket's own W acknowledged."""
@@ -150,10 +195,9 @@ class LiveChecks:
         return (write.quorum or properties.quorum) == "strict" and r + w > n
 
     def _strict_read(self, read: Read, writes: list[Write]) -> None:
-        _, r, _ = terms(read.bucket, self.members, r=read.r)
+        n, r, _ = terms(read.bucket, self.members, r=read.r)
         for v in rules.missing(read.shown, writes, read.begun, read.ended):
-            n, _, w = terms(read.bucket, self.members, w=v.w)
-            if (v.quorum or BUCKETS[v.bucket].quorum) != "strict" or r + w <= n:
+            if not self._strict_with(v, r):
                 continue
             if self._spoilt(v, r, n):
                 self.excused["disk lost"] += 1
@@ -165,7 +209,30 @@ class LiveChecks:
                 f"{sorted(read.shown)}; {self._dots(v)}",
             )
             return
-        self.tally.held("I9")
+        if not self._showed_stale(read.place, read.shown, read.begun, read.entry, r, n):
+            self.tally.held("I9")
+
+    def _showed_stale(
+        self, place: Place, shown: frozenset[str], begun: float, entry: str, r: int, n: int
+    ) -> bool:
+        """Whether what a strict write had replaced before a strict read began was shown by it."""
+        writes = self.history.at.get(place, [])
+        strict = [w for w in writes if self._strict_with(w, r) or w.id in shown]
+        pair = rules.stale(shown, strict, begun, self.uncovered)
+        if pair is None or not self._strict_with(pair[0], r) or self._spoilt(pair[0], r, n):
+            return False
+        u, v = pair
+        self._broken(
+            "I9",
+            f"{v.id} of {name(place)} is shown by {entry}, asked at {begun:.3f}, though {u.id}, "
+            f"acknowledged at {u.ended:.3f}, replaced it; {self._dots(u, v)}",
+        )
+        return True
+
+    def _strict_with(self, write: Write, r: int) -> bool:
+        """Whether a strict read of R nodes has to meet this write."""
+        n, _, w = terms(write.bucket, self.members, w=write.w)
+        return (write.quorum or BUCKETS[write.bucket].quorum) == "strict" and r + w > n
 
     def _spoilt(self, v: Write, r: int, n: int) -> bool:
         """Whether disks lost so much of `v` that R of N need not meet it."""
@@ -190,13 +257,18 @@ class LiveChecks:
         if not self._strict(listing.bucket, listing.r, listing.quorum):
             return
         keys = {key for key, _ in listing.entries}
-        _, r, _ = terms(listing.bucket, self.members, r=listing.r)
+        n, r, _ = terms(listing.bucket, self.members, r=listing.r)
+        for key, etag in listing.entries:
+            write = self.history.by_etag.get(etag)
+            if write is not None:
+                shown = frozenset((write.id,))
+                place = (listing.bucket, key)
+                self._showed_stale(place, shown, listing.begun, listing.entry, r, n)
         for place, writes in self.history.at.items():
             if place[0] != listing.bucket or place[1] in keys:
                 continue
             strict = [w for w in writes if self._strict_write(w) or w.deletes]
             there = rules.surely_there(strict, listing.begun, listing.ended)
-            n = terms(listing.bucket, self.members)[0]
             if there is not None and not self._spoilt(there, r, n):
                 self._broken(
                     "I9",
@@ -206,7 +278,27 @@ class LiveChecks:
         self.tally.held("I9")
 
     def changed(self, change: BucketChange) -> None:
-        """Buckets are judged at rest."""
+        """I9 of a bucket: who was told of a change finds that every member has it, on disk."""
+        whole = self.whole_since if self.whole() else None
+        if (
+            change.outcome != "acked"
+            or not change.alone
+            or whole is None
+            or whole > change.begun - CHANGE_S
+            or any(at >= change.begun - CHANGE_S for at in self.spoiled.values())
+        ):
+            return
+        for host, mirror in self.registry.mirrors.items():
+            state = mirror.buckets.get(change.bucket)
+            if (state is not None and state.exists) == change.deletes:
+                what = "deleted" if change.deletes else "made"
+                self._broken(
+                    "I9",
+                    f"bucket {change.bucket} was {what}, acknowledged at {change.ended:.3f}, and "
+                    f"{host} does not know",
+                )
+                return
+        self.tally.held("I9")
 
     # Failures.
 

@@ -15,24 +15,32 @@ from dynamo.core.buckets import Bucket
 from dynamo.core.record import EMPTY, Context, Record, Version
 from dynamo.errors import Corrupt
 from dynamo.sim.history import History, Place
+from dynamo.sim.oracle.arrivals import Arrivals, Dot
+from dynamo.sim.schedule import START_S
 from dynamo.sim.tally import Tally
 from dynamo.storage import broken, hints, rows
 from dynamo.wire.codec import STATE
-
-Dot = tuple[bytes, str, int]
-"""Row, actor, counter."""
 
 Changes = Mapping[str, Mapping[bytes, tuple[bytes | None, bytes | None]]]
 
 
 @attrs.define(eq=False)
 class Mirror:
-    """What was committed on one drive. `records` and `held` by row."""
+    """What was committed on one drive. `records` and `held` by row; `unnamed`: when a commit left
+    no record that names a chunk, by its digest; `pinned`: the digests of chunks that records named
+    which the drive lost."""
 
     records: dict[bytes, Record] = attrs.field(factory=dict)
     held: dict[bytes, Record] = attrs.field(factory=dict)
     hints: set[bytes] = attrs.field(factory=set)
     buckets: dict[str, Bucket] = attrs.field(factory=dict)
+    unnamed: dict[bytes, float] = attrs.field(factory=dict)
+    pinned: set[bytes] = attrs.field(factory=set)
+
+    def named(self) -> set[bytes]:
+        """The digests of all chunks that records name."""
+        kept = (*self.records.values(), *self.held.values())
+        return {digest for record in kept for digest in record.chunk_digests()}
 
     def known(self, row: bytes) -> Record:
         """All this drive knows of a key; for its context: versions are not judged."""
@@ -68,6 +76,8 @@ class Registry:
         self.lost: dict[bytes, list[Context]] = {}
         self.unkeepable: set[str] = set()
         self.put_back: set[str] = set()
+        self.arrivals = Arrivals()
+        self._hidden: set[Dot] = set()
         self._targets: dict[bytes, str] = {}
         self._located: dict[bytes, Located] = {}
 
@@ -133,6 +143,14 @@ class Registry:
             if covers(mirror.known(row).context, context)
         ]
 
+    def hinted(self, row: bytes, target: str) -> bool:
+        """Whether some drive has a hint of the key for `target`."""
+        found = self.locate(row)
+        if found is None:
+            return False
+        place = hints.place(target, found.bucket.incarnation, found.place[1].encode())
+        return any(place in mirror.hints for mirror in self.mirrors.values())
+
     # Commits.
 
     def committed(self, name: str, mirror: Mirror, changes: Changes) -> None:
@@ -150,13 +168,16 @@ class Registry:
                     continue  # a marker of long keys
                 self.dirty[row] = None
                 old = kept.get(row, EMPTY)
+                for digest in sorted(old.chunk_digests()):
+                    mirror.unnamed[digest] = self._now()
                 if new is None:
                     kept.pop(row, None)
                     self._left(name, table, row, old, changes)
                     continue
                 found = broken.decode(table, row, new)
                 record = kept[row] = found.record
-                self._register(name, row, old, record)
+                self._register(name, row, old, record, table == "records")
+                self._look_for_hidden(name, row, old, record)
                 if found.was is None or covers(record.context, old.context):
                     self._grew(name, table, row, old, record)
                 else:
@@ -173,12 +194,14 @@ class Registry:
         known[state.generation] = state if before is None else before.merge(state)
         self._located.clear()
 
-    def _register(self, name: str, row: bytes, old: Record, new: Record) -> None:
+    def _register(self, name: str, row: bytes, old: Record, new: Record, own: bool) -> None:
         had = {(v.actor, v.counter) for v in old.versions}
         for version in new.versions:
             if (version.actor, version.counter) in had:
                 continue
             dot = (row, version.actor, version.counter)
+            if own:
+                self.arrivals.note(dot, name, self._now() + START_S)
             known = self.versions.get(dot)
             if known is None:
                 self.versions[dot] = version.strip()
@@ -199,6 +222,22 @@ class Registry:
                 )
                 continue
             self._tally.held("I5")
+
+    def _look_for_hidden(self, name: str, row: bytes, old: Record, new: Record) -> None:
+        """Where the latest wins, a new write wins over what its coordinator held: a commit that
+        knows a new dot and shows no new version has lost it. (It may hide a write that another one
+        of the same commit replaced; then there is a new version.)"""
+        if not self.is_latest(row):
+            return
+        dots = [(row, a, c) for a, c in new.context.items() if c > old.context.get(a, 0)]
+        hidden = [d for d in dots if d not in self.versions and d not in self._hidden]
+        if hidden and old.versions and _dots(new) == _dots(old):
+            self._broken(
+                "I1",
+                f"a write of {self.told(row)} was lost to what {name} held when it coordinated it: "
+                f"{describe(old)} became {describe(new)}",
+            )
+        self._hidden.update(hidden)
 
     def _grew(self, name: str, table: str, row: bytes, old: Record, new: Record) -> None:
         if not old.context:
@@ -283,6 +322,7 @@ class Registry:
         old = Mirror(before.records, before.held, before.hints, before.buckets)
         before.records, before.held = now.records, now.held
         before.hints, before.buckets = now.hints, now.buckets
+        before.pinned |= old.named() - now.named()
         for row in dict.fromkeys((*now.records, *now.held)):
             self._note_put_back(row, old.known(row), before.known(row))
         for row in dict.fromkeys((*old.records, *old.held)):
@@ -348,6 +388,10 @@ def describe(record: Record) -> str:
     dots = " ".join(version.id + ("x" if version.deleted else "") for version in record.versions)
     context = ",".join(f"{actor}:{counter}" for actor, counter in record.context.items())
     return f"[{dots}] of {{{context}}}"
+
+
+def _dots(record: Record) -> list[tuple[str, int]]:
+    return [(version.actor, version.counter) for version in record.versions]
 
 
 def _knows(record: Record | None, actor: str, counter: int) -> bool:

@@ -82,6 +82,23 @@ def missing(
     ]
 
 
+def stale(
+    shown: Iterable[str], writes: Sequence[Write], begun: float, uncovered: Uncovered
+) -> tuple[Write, Write] | None:
+    """A version shown that an acknowledged write had replaced before the read `begun`: (newer,
+    older)."""
+    ids = frozenset(shown)
+    by_id = {write.id: write for write in writes}
+    for u in writes:
+        if u.outcome != "acked" or u.ended >= begun or not u.seen:
+            continue
+        for name in sorted(u.seen & ids):
+            v = by_id.get(name)
+            if v is not None and v.ended <= u.begun and not uncovered(u, v):
+                return u, v
+    return None
+
+
 def surely_there(writes: Sequence[Write], begun: float, ended: float) -> Write | None:
     """A version, acknowledged before `begun`, that no delete can have reached by `ended`: its key
     is there."""

@@ -1,0 +1,128 @@
+"""What the oracle says of reads while hints wait, or of few nodes, of histories made by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dynamo.core.record import Record
+from dynamo.sim.oracle.arrivals import Arrivals
+from dynamo.sim.oracle.returned import ReturnChecks, Shown
+from dynamo.storage import hints
+from dynamo.wire.codec import HINT, Hint
+from tests.sim.test_oracle_live import Run
+from tests.sim.test_oracle_registry import MADE, Spoilt, put
+from tests.sim.test_oracle_rest import at_rest
+
+DOT = (b"row", "n1", 1)
+LATER = 2000.0
+
+
+def test_what_every_owner_has_is_everywhere_from_then_on() -> None:
+    arrivals = Arrivals()
+    arrivals.note(DOT, "n1", 5.0)
+    assert not arrivals.everywhere(DOT, ("n1", "n2"), 10.0, {})
+    arrivals.note(DOT, "n2", 8.0)
+    assert arrivals.everywhere(DOT, ("n1", "n2"), 10.0, {})
+    assert not arrivals.everywhere(DOT, ("n1", "n2"), 7.0, {})
+    assert not arrivals.everywhere(DOT, (), 10.0, {})
+    assert arrivals.everywhere(DOT, ("n1", "n2"), 10.0, {"n2": 9.0})
+    assert not arrivals.everywhere(DOT, ("n1", "n2"), 10.0, {"n1": 9.0, "n2": 9.0})
+
+
+def on_disks(run: Run, *names: str) -> None:
+    """The write w1, acknowledged at second 1, is on these drives."""
+    write = run.did("w1", 0, 1)
+    draft = run.write("w9")
+    run.history.by_etag[draft.etag] = write
+    for name in names:
+        run.keep(name, put(Record(), draft))
+    run.live.owners = lambda row: ("n1", "n2")
+
+
+@pytest.mark.parametrize(
+    ("disks", "well", "broken"),
+    [(("n1", "n2"), True, ["I9"]), (("n1", "n2"), False, []), (("n1",), True, [])],
+)
+def test_what_every_owner_has_is_in_any_read(
+    disks: tuple[str, ...], well: bool, broken: list[str]
+) -> None:
+    """I9 at R=1: while all see each other."""
+    run = Run()
+    on_disks(run, *disks)
+    run.live.well, run.live.well_since = lambda: well, 100.0
+    run.read("w1", LATER, LATER + 1, r=1)
+    assert run.broken() == []
+    run.read("", LATER, LATER + 1, r=1)
+    assert run.broken() == broken
+
+
+def returned(run: Run, now: float = LATER) -> ReturnChecks:
+    checks, there = at_rest(run)
+    there.now = now
+    listing: Any = None
+    return ReturnChecks(checks, listing)
+
+
+def shown(ids: str, r: int, *, newest: bool = False) -> Shown:
+    return Shown("n2", ("strict", "k"), r, frozenset(ids.split()), newest)
+
+
+def test_what_a_quorum_took_is_shown_as_soon_as_all_are_back() -> None:
+    """I1: where each R meet one of the W; by a listing one version for all."""
+    run = Run()
+    on_disks(run, "n1")
+    checks = returned(run)
+    checks._abreast(shown("w1", 2))
+    checks._abreast(shown("w1", 2, newest=True))
+    checks._abreast(shown("", 1))
+    assert run.broken() == []
+    checks._abreast(shown("", 2))
+    checks._abreast(shown("", 2, newest=True))
+    assert run.broken() == ["I1", "I1"]
+
+
+def test_who_awaits_a_hint_does_not_make_a_file_not_found() -> None:
+    """I1 at R=1: what an owner lacks, a hint for it tells."""
+    run = Run()
+    on_disks(run, "n1")
+    place = hints.place("n2", MADE.incarnation, b"k")
+    hint = HINT.encode(place, Hint(0, MADE.incarnation, b"k"))
+    run.commit("n1", "hints", place, None, hint)
+    returned(run, now=2.0)._abreast(shown("", 1))
+    assert run.broken() == []
+    returned(run)._abreast(shown("", 1))
+    assert run.broken() == ["I1"]
+
+
+def test_what_was_replaced_is_not_shown_when_all_are_back() -> None:
+    """I3."""
+    run = Run()
+    run.did("w1", 0, 1)
+    run.did("w2", 2, 3, seen=("w1",))
+    returned(run)._abreast(shown("w2", 2))
+    assert run.broken() == []
+    returned(run)._abreast(shown("w1 w2", 2))
+    assert run.broken() == ["I3"]
+
+
+def test_what_an_owner_has_that_can_be_reached_is_there() -> None:
+    """However many others are cut off; not once its disk was spoiled."""
+    run = Run()
+    on_disks(run, "n1")
+    (write,) = run.history.at["strict", "k"]
+    write.ended = 1001.0
+    checks = returned(run)
+    assert checks._is_there(write, ("n2",))
+    assert not checks._is_there(write, ("n1",))
+    run.live.spoiled["n1"] = LATER
+    assert not checks._is_there(write, ("n2",))
+
+
+def test_a_wiped_drive_has_nothing_any_more() -> None:
+    """And what comes back to it came then."""
+    run = Run()
+    on_disks(run, "n1", "n2")
+    run.registry.reread("n1", Spoilt())
+    assert run.registry.holders((run.row(), "n1", 1)) == ["n2"]
