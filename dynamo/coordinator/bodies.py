@@ -10,7 +10,7 @@ one fetched ahead.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from dynamo.coordinator.requests import Upload
+from dynamo.core.quorum import Quorums
 from dynamo.core.record import Draft, Version
 from dynamo.errors import BadRequest, DynamoError, QuorumNotMet, StorageFull, TooLarge
 from dynamo.ports import ClusterView, Replica
@@ -67,8 +68,8 @@ class Bodies:
     timeout: float
     _streams: DeferredSemaphore = attrs.field(factory=lambda: DeferredSemaphore(STREAMS_MAX))
 
-    async def take(self, upload: Upload, targets: Sequence[str], needed: int) -> Draft:
-        """Reads a body to its end, its chunks on at least `needed` of `targets`.
+    async def take(self, upload: Upload, targets: Sequence[str], needed: Quorums) -> Draft:
+        """Reads a body to its end, its chunks on `needed` of `targets`.
 
         Raises `TooLarge`, `BadRequest("digest_mismatch")`, `QuorumNotMet`, `StorageFull`.
         """
@@ -85,7 +86,7 @@ class Bodies:
             self._streams.release()
 
     async def _take_chunks(
-        self, upload: Upload, first: bytes, targets: Sequence[str], needed: int
+        self, upload: Upload, first: bytes, targets: Sequence[str], needed: Quorums
     ) -> Draft:
         spread = ChunkSpread([self.view.replica(t) for t in targets], needed, self.clock)
         digests = _Digests(upload)
@@ -116,15 +117,17 @@ class Bodies:
 
     async def stage(self, upload: Upload) -> Staged:
         """Takes a body in on this node alone, for a while."""
-        draft = await self.take(upload, [self.view.name], 1)
-        expiry = self.clock.callLater(STAGED_S, self.discard, [self.view.name], draft)
+        here = [self.view.name]
+        draft = await self.take(upload, here, Quorums.of(here, 1))
+        expiry = self.clock.callLater(STAGED_S, self.discard, here, draft)
         return Staged(draft, expiry)
 
-    async def hand_out(self, draft: Draft, targets: Sequence[str], needed: int) -> None:
+    async def hand_out(self, draft: Draft, targets: Sequence[str], needed: Quorums) -> None:
         """Sends a staged body's chunks on, as `take` does with those that arrive."""
         here = self.view.replica(self.view.name)
         others = [self.view.replica(t) for t in targets if t != self.view.name]
-        spread = ChunkSpread(others, needed - (len(targets) - len(others)), self.clock)
+        left = needed.besides(self.view.name) if len(others) < len(targets) else needed
+        spread = ChunkSpread(others, left, self.clock)
         try:
             for digest in draft.chunks:
                 spread.send(digest, await here.read_chunk(digest))
@@ -182,7 +185,7 @@ class Bodies:
 class ChunkSpread:
     """Chunks on their way to several replicas, each at its own pace within bounds."""
 
-    def __init__(self, targets: Sequence[Replica], needed: int, clock: IReactorTime) -> None:
+    def __init__(self, targets: Sequence[Replica], needed: Quorums, clock: IReactorTime) -> None:
         self._open: dict[str, int] = {t.name: 0 for t in targets}
         self._under_way = dict(self._open)
         self._unwanted: tuple[bytes, ...] = ()
@@ -206,25 +209,25 @@ class ChunkSpread:
         self._require()
 
     async def room(self, timeout: float) -> None:
-        """Waits until `needed` targets are at most `WINDOW` chunks behind."""
-        await self._until(WINDOW, self._needed, timeout)
+        """Waits until enough targets are at most `WINDOW` chunks behind."""
+        await self._until(WINDOW, self._needed.met, timeout)
 
     async def finish(self, timeout: float) -> None:
-        """Waits until `needed` targets have all of it, and a little for the others."""
-        await self._until(0, self._needed, timeout)
-        if len(self._open) > self._needed:
+        """Waits until enough targets have all of it, and a little for the others."""
+        await self._until(0, self._needed.met, timeout)
+        if any(self._open.values()):
             try:
-                await self._until(0, len(self._open), min(timeout, 1.0))
+                await self._until(0, lambda done: False, min(timeout, 1.0))
             except QuorumNotMet:
                 self._require()
 
-    async def _until(self, behind: int, needed: int, timeout: float) -> None:
+    async def _until(self, behind: int, enough: Callable[[set[str]], bool], timeout: float) -> None:
+        """Until those that are so far behind at most are enough, or all there are."""
         deadline = self._clock.seconds() + timeout
         while True:
             self._require()
-            if sum(1 for left in self._open.values() if left <= behind) >= min(
-                needed, len(self._open)
-            ):
+            done = {name for name, left in self._open.items() if left <= behind}
+            if len(done) == len(self._open) or enough(done):
                 return
             self._waiter = Deferred()
             left = deadline - self._clock.seconds()
@@ -233,8 +236,8 @@ class ChunkSpread:
 
     def _timed_out(self, result: Any, seconds: float) -> Any:
         if isinstance(result, Failure) and result.check(CancelledError):
-            done = sum(1 for left in self._open.values() if not left)
-            raise QuorumNotMet("write", done, self._needed, "chunks are not taken in time")
+            done = {name for name, left in self._open.items() if not left}
+            raise QuorumNotMet("write", *self._needed.short(done), "chunks are not taken in time")
         return result
 
     def discard(self, digests: Sequence[bytes]) -> None:
@@ -271,9 +274,9 @@ class ChunkSpread:
             waiter.callback(None)
 
     def _require(self) -> None:
-        if len(self._open) < self._needed:
+        if not self._needed.met(self._open.keys()):
             why = "; ".join(f"{name}: {fault}" for name, fault in sorted(self._faults.items()))
-            error: DynamoError = QuorumNotMet("write", len(self._open), self._needed, why)
+            error: DynamoError = QuorumNotMet("write", *self._needed.short(self._open.keys()), why)
             raise StorageFull(f"Too few nodes have room ({why}).") if self._full else error
 
 

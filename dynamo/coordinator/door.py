@@ -22,6 +22,7 @@ from dynamo.coordinator.terms import Defaults, Terms, settle
 from dynamo.coordinator.writes import Writer
 from dynamo.core.buckets import Bucket, Properties
 from dynamo.core.preference import Preference
+from dynamo.core.quorum import Quorums
 from dynamo.core.record import Context, Draft, Version
 from dynamo.errors import FileExists, NoSuchFile, NotReady, QuorumNotMet
 from dynamo.ports import ClusterView
@@ -90,12 +91,14 @@ class Door:
                 gone = ", ".join(half.missed)
                 raise QuorumNotMet("write", 0, terms.w, f"not alive: {gone}")
         names = preference.names()
-        needed = len(names) - preference.slack(terms.w)
+        needed = preference.quorums(terms.w)
         if isinstance(upload.body, Staged):
             draft = await self._hand_out(upload.body, names, needed)
         else:
             draft = await self.bodies.take(upload, names, needed)
         try:
+            # The ring may have changed while the body came.
+            terms = self._terms(found, options, "write")
             return await self._write(found, raw, draft, context, terms)
         except BaseException:
             self.bodies.discard(names, draft)
@@ -225,7 +228,7 @@ class Door:
         if not there and expect == "present":
             raise NoSuchFile(bucket.name, key)
 
-    async def _hand_out(self, staged: Staged, names: Sequence[str], needed: int) -> Draft:
+    async def _hand_out(self, staged: Staged, names: Sequence[str], needed: Quorums) -> Draft:
         """Sends a staged body's chunks to those that will hold the record."""
         if staged.expiry.active():
             staged.expiry.cancel()

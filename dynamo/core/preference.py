@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
+from dynamo.core.quorum import Quorums
+
 
 @attrs.frozen
 class Target:
@@ -62,9 +64,14 @@ class Preference:
             found.append(self.owners[0])
         return list(dict.fromkeys(found))
 
-    def slack(self, w: int) -> int:
-        """How many of the targets a write that needs W of each ring's can do without."""
-        return min(max(len(half.targets) - w, 0) for half in self.halves)
+    def quorums(self, w: int) -> Quorums:
+        """The targets that a write needs: W by each ring."""
+        return Quorums(
+            tuple(
+                (frozenset(t.name for t in half.targets), min(w, len(half.targets)))
+                for half in self.halves
+            )
+        )
 
     def target(self, name: str) -> Target | None:
         """How `name` is to be asked, None if it is not."""

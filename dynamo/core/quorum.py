@@ -7,7 +7,7 @@ affair (Dynamo §4.5; the shape follows riak_kv's put and get cores).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Literal
 
 import attrs
@@ -20,6 +20,35 @@ Verdict = Literal["pending", "won", "lost"]
 def majority(n: int) -> int:
     """More than half of `n`."""
     return n // 2 + 1
+
+
+@attrs.frozen
+class Quorums:
+    """So many of each of some groups of nodes, which may overlap: (names, how many of them)."""
+
+    groups: tuple[tuple[frozenset[str], int], ...]
+
+    @classmethod
+    def of(cls, names: Iterable[str], needed: int) -> Quorums:
+        """So many of one group."""
+        return cls(((frozenset(names), needed),))
+
+    def met(self, names: Set[str]) -> bool:
+        """Whether these are enough of every group."""
+        return all(len(group & names) >= needed for group, needed in self.groups)
+
+    def besides(self, name: str) -> Quorums:
+        """What is needed besides this one."""
+        return Quorums(
+            tuple((group - {name}, needed - (name in group)) for group, needed in self.groups)
+        )
+
+    def short(self, names: Set[str]) -> tuple[int, int]:
+        """How many there are of how many, of the group that lacks most."""
+        return min(
+            ((len(group & names), needed) for group, needed in self.groups),
+            key=lambda found: found[0] - found[1],
+        )
 
 
 @attrs.define

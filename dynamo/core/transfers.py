@@ -54,14 +54,16 @@ class Needs:
 
 
 def gained(ring: Ring, coming: Ring, me: str, classes: Iterable[int]) -> list[tuple[int, int]]:
-    """The partitions that `me` owns in the coming ring and not in the present one, each with the
-    number of copies of which that is so."""
+    """The partitions of which `me` has to pull something, each with the number of copies of which
+    that is so. It owns them in the coming ring and not in the present one; or they are to have fewer
+    owners, and those that lacked an acknowledged write might be most of those who are left."""
     classes = sorted(set(classes))
     return [
         (partition, copies)
         for partition in range(ring.partitions)
         for copies in classes
-        if me in coming.owners(partition, copies) and me not in ring.owners(partition, copies)
+        if me in (new := coming.owners(partition, copies))
+        and (me not in (old := ring.owners(partition, copies)) or len(new) < len(old))
     ]
 
 
@@ -84,12 +86,12 @@ def needs(
     waiting: dict[int, set[str]] = {}
     for partition, copies in gained(ring, coming, me, classes):
         owners = ring.owners(partition, copies)
-        sources = [o for o in owners if there(o) or taken((partition, o, copies))]
+        sources = [o for o in owners if o == me or there(o) or taken((partition, o, copies))]
         absent = [o for o in owners if o not in sources and o in staying]
         counted = len(sources) + len(absent)
         short = counted > 0 and len(sources) < majority(counted)
         if short:
             waiting.setdefault(partition, set()).update(absent)
         wanted = [o for o in owners if o in sources or (short and o in absent)]
-        pairs.extend([(partition, owner, copies) for owner in wanted])
+        pairs.extend([(partition, owner, copies) for owner in wanted if owner != me])
     return Needs(tuple(pairs), {p: tuple(sorted(names)) for p, names in waiting.items()})

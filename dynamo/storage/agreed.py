@@ -7,6 +7,7 @@ decides and writes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -25,6 +26,8 @@ ABSTAIN_ROW = b"abstain"
 """The row of `meta` with the version up to which this node votes on nothing."""
 OUT_ROW = b"out"
 """The row of `meta` that says that this node was in the ring and is not any more."""
+
+T = TypeVar("T")
 
 
 @attrs.define
@@ -75,7 +78,12 @@ class LayoutBook:
                     self.abstains = max(self.abstains, layout.version + 1)
             return news
 
-        return self.committer.submit(job).addCallback(take)
+        def landed(outcome: T) -> T:
+            self.identity.refills_coming -= refill
+            return outcome
+
+        self.identity.refills_coming += refill
+        return self.committer.submit(job).addCallback(take).addBoth(landed)
 
     def forget(self) -> Deferred[None]:
         """What was promised of the next layout is lost: this node does not vote on it."""

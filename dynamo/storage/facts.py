@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from dynamo.core.buckets import Bucket
 from dynamo.core.members import Member
@@ -43,7 +43,8 @@ class Identity:
     are the last ones seen under each member's name. `number` tells
     this data directory from any other under the same name (0: not drawn yet); `incarnation` is
     the last one claimed, and `remembered` what gossip knew at the end. `refilling`: what was on
-    this node's disk was lost, and is taken back from the others.
+    this node's disk was lost, and is taken back from the others; `refills_coming`: how many commits
+    are under way that say so.
     """
 
     engine: Engine
@@ -55,6 +56,7 @@ class Identity:
     incarnation: int = 0
     remembered: list[Member] = attrs.field(factory=list)
     refilling: bool = False
+    refills_coming: int = 0
 
     @property
     def whole(self) -> bool:
@@ -143,6 +145,9 @@ class Identity:
 
     def end_refill(self) -> Deferred[None]:
         """Everything that was lost is back; it holds from when the Deferred fires."""
+
+        if self.refills_coming:
+            return succeed(None)
 
         def take(_: None) -> None:
             self.refilling = False

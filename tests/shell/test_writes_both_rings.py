@@ -221,7 +221,6 @@ def test_owners_of_a_ring_that_appears_during_an_upload_get_the_bytes() -> None:
     assert cluster.stream("n5", "k") == BIG
 
 
-@pytest.mark.xfail(strict=True, reason="n and w are settled before the upload, by smaller rings")
 @pytest.mark.parametrize("members", [OLD[:1], OLD[:2]])
 def test_a_larger_ring_that_appears_during_an_upload_gets_as_many_copies_as_it_needs(
     members: tuple[str, ...],

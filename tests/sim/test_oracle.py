@@ -100,7 +100,8 @@ def test_an_acknowledgement_before_w_disks_is_told(monkeypatch: pytest.MonkeyPat
     """A coordinator that answers at once and sends nothing breaks more than I10."""
 
     def begin(self: Spread) -> None:
-        self.tally.ack(self._writer.view.name, self._record.context)
+        for half in self._halves:
+            half.tally.ack(self._writer.view.name, self._record.context)
         self.answered.callback(None)
 
     monkeypatch.setattr(Spread, "begin", begin)
