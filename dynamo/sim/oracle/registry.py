@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from dynamo.core.buckets import Bucket
+from dynamo.core.layout import NONE, Layout
 from dynamo.core.record import EMPTY, Context, Record, Version
 from dynamo.errors import Corrupt
 from dynamo.sim.history import History, Place
@@ -19,7 +20,8 @@ from dynamo.sim.oracle.arrivals import Arrivals, Dot
 from dynamo.sim.schedule import START_S
 from dynamo.sim.tally import Tally
 from dynamo.storage import broken, hints, rows
-from dynamo.wire.codec import STATE
+from dynamo.storage.agreed import LAYOUT_ROW
+from dynamo.wire.codec import LAYOUT, STATE, unseal
 
 Changes = Mapping[str, Mapping[bytes, tuple[bytes | None, bytes | None]]]
 
@@ -77,6 +79,12 @@ class Registry:
         self.unkeepable: set[str] = set()
         self.put_back: set[str] = set()
         self.arrivals = Arrivals()
+        self.owners: Callable[[bytes], tuple[str, ...]] = lambda row: ()
+        """The owners of a row."""
+        self.adopted: Callable[[str, Layout], None] = lambda name, layout: None
+        """Told of every layout that comes to a drive."""
+        self.cleared: Callable[[str, bytes, Record], bool] = lambda name, row, old: False
+        """Whether a drive may drop a record as one that others own."""
         self._hidden: set[Dot] = set()
         self._targets: dict[bytes, str] = {}
         self._located: dict[bytes, Located] = {}
@@ -155,6 +163,13 @@ class Registry:
 
     def committed(self, name: str, mirror: Mirror, changes: Changes) -> None:
         """A commit of `name` became visible."""
+        if self.mirrors.get(name) is not mirror:
+            return  # it has no part in the cluster any more
+        data = changes.get("meta", {}).get(LAYOUT_ROW, (None, None))[1]
+        if data is not None:
+            self.adopted(name, LAYOUT.decode(unseal("meta", LAYOUT_ROW, data)))
+            if self.mirrors.get(name) is not mirror:
+                return
         for row, (_, new) in changes.get("buckets", {}).items():
             self._bucket(mirror, row, new)
         for row, (_, new) in changes.get("hints", {}).items():
@@ -255,10 +270,16 @@ class Registry:
     def _left(self, name: str, table: str, row: bytes, old: Record, changes: Changes) -> None:
         """A row was removed: by the reaper; as a tombstone; or after handoff, and then its target
         has it."""
+        if table == "records":
+            for version in old.versions:
+                self.arrivals.left((row, version.actor, version.counter), name)
         if self.is_gone(row):
             return
         if table == "records":
-            self._buried(name, row, old)
+            if self.cleared(name, row, old):
+                self._tally.held("I16")
+            else:
+                self._buried(name, row, old)
             return
         found = self.locate(row)
         assert found is not None
@@ -269,6 +290,9 @@ class Registry:
                 continue
             if hints.place(target, found.bucket.incarnation, key) != place:
                 continue
+            if target not in self.mirrors:
+                self._passed_on(name, row, old, target)
+                continue
             theirs = self.mirrors[target].known(row)
             if covers(theirs.context, old.context):
                 self._tally.held("I7")
@@ -278,6 +302,20 @@ class Registry:
                     f"{name} dropped the copy of {self.told(row)} it kept for {target}: "
                     f"{describe(old)}, while {target} has {describe(theirs)}",
                 )
+
+    def _passed_on(self, name: str, row: bytes, old: Record, target: str) -> None:
+        """A copy for a member in no ring goes when each owner has it, or a hint waits for it."""
+        for owner in self.owners(row):
+            mirror = self.mirrors.get(owner)
+            known = mirror is not None and covers(mirror.known(row).context, old.context)
+            if not known and not self.hinted(row, owner) and not self._was_lost(row, old.context):
+                self._broken(
+                    "I7",
+                    f"{name} dropped the copy of {self.told(row)} it kept for {target}, which is "
+                    f"in no ring: {describe(old)}, and {owner} neither has it nor is to be told",
+                )
+                return
+        self._tally.held("I7")
 
     def _buried(self, name: str, row: bytes, old: Record) -> None:
         """An owned record went: only a tombstone may, once nobody holds what it is there for."""
@@ -295,6 +333,15 @@ class Registry:
                 self._broken("I3", f"{told}, while {other} still holds {' '.join(left)}")
                 return
         self._tally.held("I7")
+
+    def gone_with(self, row: bytes, old: Record) -> None:
+        """A drive is gone for good, with this record."""
+        self.dirty[row] = None
+        self._note_lost(row, old, EMPTY)
+
+    def was_lost(self, row: bytes, context: Context) -> bool:
+        """Whether a part of a context was nowhere else than on a drive that lost it."""
+        return self._was_lost(row, context)
 
     def _was_lost(self, row: bytes, context: Context) -> bool:
         return any(
@@ -319,6 +366,9 @@ class Registry:
                 now.buckets[row.decode()] = STATE.decode(row, data)
             except Corrupt:
                 continue
+        layout = view.get("meta", LAYOUT_ROW)
+        decoded = NONE if layout is None else LAYOUT.decode(unseal("meta", LAYOUT_ROW, layout))
+        self.adopted(name, decoded)
         old = Mirror(before.records, before.held, before.hints, before.buckets)
         before.records, before.held = now.records, now.held
         before.hints, before.buckets = now.hints, now.buckets
