@@ -28,8 +28,8 @@ RING_KINDS = {
     "join": "A machine that had no part in the cluster starts an empty node.",
     "rejoin": "A node joins, loses power `amount` seconds later, and comes back.",
     "leave": "A node is told to leave; `amount` < 0.3: and, that much of 10 s later, to stay.",
-    "remove": "A process is killed and, when held dead, removed; `amount` < 0.6: then it comes back "
-    "with its old disk.",
+    "remove": "A process is killed and, when held dead, removed; `amount` < 0.6: then it comes "
+    "back with its old disk.",
     "replace": "A process is killed and, when held dead, its disk replaced by an empty one.",
     "reweigh": "A node is stopped and started again with `amount` for its weight.",
 }
@@ -195,10 +195,13 @@ class Rings:
             self._have_leave(change, name)
         elif kind == "remove":
             self._have_removed(number, change, name)
-        elif kind == "replace" and self._is_held_dead(name):
-            if self._processes.owner.get(name) == number:
-                self._empty(name)
-                self._processes.let_up(number)
+        elif kind == "replace":
+            self._have_replaced(number, name)
+
+    def _have_replaced(self, number: int, name: str) -> None:
+        if self._processes.owner.get(name) == number and self._is_held_dead(name):
+            self._empty(name)
+            self._processes.let_up(number)
 
     def _have_leave(self, change: _Change, name: str) -> None:
         def answered(answer: Answer) -> None:

@@ -93,8 +93,8 @@ INVARIANTS: dict[str, Description] = {
     "I16": Description(
         "Nothing is lost when the ring changes: all adopt the same layouts; a strict write has W "
         "owners in the ring there is and in the coming one; as reads go over, R of the new owners "
-        "cannot miss it; what leaves a disk for good is on others, and at rest on its owners' alone; "
-        "and who is in no ring does not serve."
+        "cannot miss it; what leaves a disk for good is on others, and at rest on its owners' "
+        "alone; and who is in no ring does not serve."
     ),
     "I17": Description(
         "Old and new versions work in one cluster.", False, "There is one version of the format."

@@ -15,7 +15,8 @@ from dynamo.sim.history import Place, Read, Write
 from dynamo.sim.oracle import rules
 from dynamo.sim.oracle.arrivals import Dot
 from dynamo.sim.oracle.live import LiveChecks, name, terms
-from dynamo.sim.oracle.registry import Registry, describe
+from dynamo.sim.oracle.mirrors import describe
+from dynamo.sim.oracle.registry import Registry
 from dynamo.sim.oracle.rings import RingChecks
 from dynamo.sim.schedule import START_S
 from dynamo.sim.workload import BUCKETS

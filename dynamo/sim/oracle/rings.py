@@ -8,16 +8,18 @@ when it went, without having been there to hand it over, is let pass as gone wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import attrs
 
 from dynamo.core.layout import NONE, Layout
-from dynamo.core.ring import Ring
+from dynamo.core.record import Record
+from dynamo.core.ring import Member, Ring
 from dynamo.sim.history import Write
 from dynamo.sim.oracle import rules
 from dynamo.sim.oracle.live import LiveChecks, name, terms
-from dynamo.sim.oracle.registry import Registry, covers, describe
+from dynamo.sim.oracle.mirrors import covers, describe
+from dynamo.sim.oracle.registry import Registry
 from dynamo.sim.workload import BUCKETS
 from dynamo.sim.world import World
 
@@ -37,7 +39,7 @@ class RingChecks:
     _by_version: dict[tuple[int, int], Layout] = attrs.field(factory=dict)
     _held: dict[str, Layout] = attrs.field(factory=dict)
     _unseen: set[str] = attrs.field(factory=set)
-    _rings: dict[tuple[object, ...], Ring] = attrs.field(factory=dict)
+    _rings: dict[tuple[Member, ...], Ring] = attrs.field(factory=dict)
 
     @property
     def _registry(self) -> Registry:
@@ -116,12 +118,11 @@ class RingChecks:
         partition = ring.partition(found.bucket.incarnation, found.place[1].encode())
         return ring.ranking(partition)[: found.bucket.properties.n or 3]
 
-    def _ring(self, members: Iterable[object]) -> Ring:
-        members = tuple(members)
+    def _ring(self, members: tuple[Member, ...]) -> Ring:
         if members not in self._rings:
             config = self.world.hosts[self.world.names[0]].config
             partitions, copies = config.cluster.partitions, config.replication.n
-            self._rings[members] = Ring(members, partitions, copies)  # type: ignore[arg-type]
+            self._rings[members] = Ring(members, partitions, copies)
         return self._rings[members]
 
     def why_not_steady(self) -> str:
@@ -167,25 +168,29 @@ class RingChecks:
     def _handed_over(self, layout: Layout) -> None:
         """I16 as reads go over: of what strict writes had told, so many new owners have it that R
         of them cannot miss it."""
-        ring, live = self._ring(layout.members), self.live
+        ring = self._ring(layout.members)
         for place, writes in self.live.history.at.items():
-            if BUCKETS.get(place[0]) is None or BUCKETS[place[0]].quorum != "strict":
-                continue
-            for v in rules.owed(writes):
+            if place[0] in BUCKETS and BUCKETS[place[0]].quorum == "strict":
                 n, r, w = terms(place[0], len(ring.members))
-                if not self._counts(v, r, w, n) or v.replaced:
-                    continue
-                for row in sorted({dot[0] for dot in self._registry.dots.get(v.id, ())}):
-                    owners = self._owners(ring, row)
-                    have = [o for o in owners if o in (live.holders(v) or ())]
-                    if owners and len(have) + r <= n and v.id not in self._registry.unkeepable:
-                        self._broken(
-                            f"reads go over to {', '.join(ring_name.name for ring_name in ring.members)}"
-                            f" and of the owners {', '.join(owners)} of {name(place)} only "
-                            f"{', '.join(have) or 'nobody'} has {v.id}, acknowledged at {v.ended:.3f}"
-                        )
-                    else:
-                        live.tally.held("I16")
+                for v in rules.owed(writes):
+                    if self._counts(v, r, w, n) and not v.replaced:
+                        self._is_with(v, ring, r)
+
+    def _is_with(self, v: Write, ring: Ring, r: int) -> None:
+        registry, live = self._registry, self.live
+        for row in sorted({dot[0] for dot in registry.dots.get(v.id, ())}):
+            owners, holders = self._owners(ring, row), live.holders(v) or ()
+            have = [owner for owner in owners if owner in holders]
+            if not owners or v.id in registry.unkeepable:
+                continue
+            if len(have) + r > len(owners):
+                live.tally.held("I16")
+                continue
+            self._broken(
+                f"reads go over to layout {self.latest.version}, and of the owners of "
+                f"{name(v.place)}, {', '.join(owners)}, only {', '.join(have) or 'nobody'} has "
+                f"{v.id}, acknowledged at {v.ended:.3f} by {v.entry}"
+            )
 
     def _counts(self, v: Write, r: int, w: int, n: int) -> bool:
         """Whether a strict read in the new ring has to meet this write."""
@@ -231,7 +236,7 @@ class RingChecks:
             else:
                 self.live.tally.held("I16")
 
-    def cleared(self, drive: str, row: bytes, old: object) -> bool:
+    def cleared(self, drive: str, row: bytes, old: Record) -> bool:
         """Whether a record may be dropped as one that others own: by the steady layout of its own
         drive it has no part in it, and every owner knows all that it knows."""
         registry, layout = self._registry, self._held.get(drive, NONE)
@@ -243,7 +248,7 @@ class RingChecks:
         for owner in owners:
             mirror = registry.mirrors.get(owner)
             known = mirror.known(row).context if mirror is not None else {}
-            if not covers(known, old.context):  # type: ignore[attr-defined]
+            if not covers(known, old.context):
                 return False
         return True
 
