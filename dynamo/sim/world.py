@@ -79,7 +79,7 @@ class World:
         self.members = tuple(self.names[: founders or size])
         self.changing = bool(founders)
         self.absent = dict.fromkeys(self.names[founders or size :])
-        self.since = dict.fromkeys(self.members, self.began)
+        self.since = dict.fromkeys(self.members, float("-inf"))
         for number, name in enumerate(self.names, 1):
             self.hosts[name] = self._host(name, number)
 

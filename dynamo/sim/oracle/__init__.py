@@ -139,7 +139,7 @@ class Oracle:
 
     @clients.setter
     def clients(self, clients: Clients) -> None:
-        self._rest = RestChecks(self.world, self.live, self.rings, clients)
+        self._rest = RestChecks(self.world, self.live, clients, rings=self.rings)
 
     def watch(self, host: Host) -> None:
         """Looks on at a drive; to be called before the node's first start."""

@@ -36,8 +36,8 @@ class RestChecks:
 
     world: World
     live: LiveChecks
-    rings: RingChecks
     clients: Clients
+    rings: RingChecks = attrs.field(kw_only=True)
     apart: float = 0.0
 
     @property
