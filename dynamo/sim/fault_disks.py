@@ -62,7 +62,7 @@ class Disks:
         if not hosts:
             return f"{', '.join(fault.targets)} down"
         (host,) = hosts
-        if fault.kind in SPOILING and not self._may_spoil(host.name):
+        if fault.kind in SPOILING and not self.may_spoil(host.name):
             return f"{self._spoiled} is not mended yet"
         if fault.kind.endswith("_flip"):
             return self._flip(host, fault.kind)
@@ -92,7 +92,8 @@ class Disks:
         else:
             self._follow(host)
 
-    def _may_spoil(self, name: str) -> bool:
+    def may_spoil(self, name: str) -> bool:
+        """Whether this disk may come to lack something; then it is the one that does."""
         if self._spoiled not in ("", name) and not self._settled():
             return False
         self._spoiled = name

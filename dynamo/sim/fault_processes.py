@@ -48,7 +48,11 @@ class Processes:
     def free(self, fault: Fault) -> list[Host]:
         """Its targets that run and are not on their way down."""
         hosts = [self._world.hosts[name] for name in fault.targets]
-        return [host for host in hosts if host.node is not None and host.name not in self.owner]
+        return [
+            host
+            for host in hosts
+            if host.node is not None and host.node.running and host.name not in self.owner
+        ]
 
     def begin(self, number: int, fault: Fault) -> str:
         """Lets it happen; gives the reason if there is nothing to do it to."""
@@ -119,7 +123,11 @@ class Processes:
             self.rise(name)
 
     def rise(self, name: str) -> None:
-        """Starts a node, now or as soon as it will start."""
+        """Starts a node, now or as soon as it will start; one with no part stays as it is."""
+        if name in self._world.absent:
+            self.rising.pop(name, None)
+            self._changed()
+            return
         if self._world.hosts[name].node is None and name not in self.owner:
             self.rising[name] = None
             if not self._world.start(name):

@@ -18,13 +18,16 @@ import attrs
 from dynamo.sim.fault_disks import DISK_KINDS, SPOILING, Disks
 from dynamo.sim.fault_links import LINK_KINDS, Links
 from dynamo.sim.fault_processes import PROCESS_KINDS, Processes
+from dynamo.sim.fault_rings import COMING, RING_KINDS, Rings
 from dynamo.sim.plan import LASTING_S, Fault
 
 if TYPE_CHECKING:
+    from dynamo.core.layout import Layout
     from dynamo.sim.disk import Drive
     from dynamo.sim.world import World
 
-KINDS: dict[str, str] = {**LINK_KINDS, **PROCESS_KINDS, **DISK_KINDS}
+FAILURES: dict[str, str] = {**LINK_KINDS, **PROCESS_KINDS, **DISK_KINDS}
+KINDS: dict[str, str] = {**FAILURES, **RING_KINDS}
 """Every kind, and in a sentence what it does."""
 
 NOT_YET: dict[str, str] = {}
@@ -53,12 +56,14 @@ _AMOUNTS: dict[str, tuple[float, float]] = {
     "clock_jump": (0.05, 1e5),
     "clock_drift": (0.0005, 0.5),
     "disk_slow": (3.0, 300.0),
+    "rejoin": (0.3, 10.0),
+    "reweigh": (0.4, 4.0),
 }
 """From where to where; drawn evenly by magnitude."""
 
 
 def draw(
-    rng: Random, *, names: Sequence[str], seconds: float, kinds: Iterable[str] = KINDS
+    rng: Random, *, names: Sequence[str], seconds: float, kinds: Iterable[str] = FAILURES
 ) -> tuple[Fault, ...]:
     """The faults of one run on the nodes `names`, in the order of their begin."""
     kinds = [kind for kind in kinds if kind not in NOT_YET and rng.random() < 0.5]
@@ -80,6 +85,34 @@ def draw(
         made.append(fault)
         at += fault.seconds + rng.uniform(0.0, 10.0)
     return tuple(sorted(made, key=lambda fault: fault.at))
+
+
+def draw_changes(
+    rng: Random, *, names: Sequence[str], founders: int, seconds: float, links: bool
+) -> tuple[Fault, ...]:
+    """Changes of the ring: one after the other, or at any times. `links`: only such as end no
+    node without its having told what it knows."""
+    kinds = ("join", "join", "rejoin", "leave", "leave", "remove", "remove", "replace", "reweigh")
+    frail, spare = rng.choice(names[:founders]), list(names[founders:])
+    rng.shuffle(spare)
+    apart, at, made = rng.random() < 0.5, rng.uniform(1.0, 15.0), []
+    for number in range(rng.randint(2, 6)):
+        kind = rng.choice(("join", "leave") if links else kinds)
+        if not number and rng.random() < 0.5:
+            kind = "join"
+        if kind in COMING:
+            # Who left may come anew.
+            targets = rng.sample(list(names), 2) if rng.random() < 0.5 else spare[:2]
+            targets = targets[: rng.choice((1, 1, 2))]
+        else:
+            targets = [frail if kind == "replace" else rng.choice(names)]
+        if not apart:
+            at = rng.uniform(1.0, seconds * 0.9)
+        lasts = rng.uniform(12.0, 40.0) if kind not in COMING else rng.uniform(10.0, 12.0)
+        fault = _fault(rng, kind, at, targets, frail)
+        made.append(attrs.evolve(fault, targets=tuple(targets), seconds=round(lasts, 3)))
+        at += rng.uniform(4.0, 25.0)
+    return tuple(sorted((f for f in made if f.at < seconds), key=lambda fault: fault.at))
 
 
 def draw_last(
@@ -169,6 +202,12 @@ class Watched(Protocol):
 
     def lags(self, row: bytes) -> bool: ...
 
+    def layout(self) -> Layout: ...
+
+    def joins(self, name: str) -> None: ...
+
+    def serves(self, text: str) -> None: ...
+
 
 class Faults:
     """Makes faults happen, and end. `injected` counts those that did something, by kind."""
@@ -178,6 +217,16 @@ class Faults:
         self._links = Links(world)
         self._processes = Processes(world, self._look)
         self._disks = Disks(world, self._processes, oracle.settled, oracle.spoiled, oracle.lags)
+        self._rings = Rings(
+            world,
+            self._processes,
+            layout=oracle.layout,
+            joins=oracle.joins,
+            spoiled=oracle.spoiled,
+            may_spoil=self._disks.may_spoil,
+            links_well=self._are_links_well,
+            wrong=oracle.serves,
+        )
         self._active: dict[int, Fault] = {}
         self._numbers = count()
         self._healed = False
@@ -195,22 +244,24 @@ class Faults:
         active = list(self._active.values())
         if len(active) != 1 or active[0].kind != "partition" or self._processes.rising:
             return ()
-        return active[0].targets if 2 * len(active[0].targets) < len(self._world.names) else ()
+        present = self._world.present()
+        away = tuple([name for name in active[0].targets if name in present])
+        return away if 2 * len(away) < len(present) else ()
 
     def heal(self) -> None:
         """Ends every fault, and lets none begin any more. Nodes that are down are started. Of those
         cut off until now, being the fewer, the disks stand still from when another node finds them
         well until `release`: so it can be seen what is shown while hints for them wait."""
         self._healed = True
-        names = self._world.names
+        names = self._world.present()
         cut_off = [f.targets for f in self._active.values() if f.kind == "partition"]
         few = [
             targets if 2 * len(targets) < len(names) else sorted(set(names) - set(targets))
-            for targets in cut_off
+            for targets in ([t for t in cut if t in names] for cut in cut_off)
         ]
         for number in list(self._active):
             self._end(number)
-        for name in self._world.names:
+        for name in names:
             self._processes.rise(name)
         self._back = list(dict.fromkeys(name for some in few for name in some))
         self._hold()
@@ -218,6 +269,7 @@ class Faults:
 
     def _hold(self) -> None:
         world = self._world
+        self._back = [name for name in self._back if name not in world.absent]
         for name in list(self._back):
             others = [h.node for h in world.hosts.values() if h.name != name and h.node is not None]
             drive = world.hosts[name].drive
@@ -241,9 +293,14 @@ class Faults:
         """Whether every fault is over; disks may still be held."""
         return not self._active and not self._processes.rising
 
-    def _part(self, kind: str) -> Links | Processes | Disks:
+    def _are_links_well(self) -> bool:
+        return not any(fault.kind in LINK_KINDS for fault in self._active.values())
+
+    def _part(self, kind: str) -> Links | Processes | Disks | Rings:
         if kind in LINK_KINDS:
             return self._links
+        if kind in RING_KINDS:
+            return self._rings
         return self._processes if kind in PROCESS_KINDS else self._disks
 
     def _begin(self, number: int, fault: Fault) -> None:

@@ -51,7 +51,9 @@ class Fault:
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """A whole run: `size` nodes, `clients` clients, and for `seconds` what they go through."""
+    """A whole run: `size` nodes, `clients` clients, and for `seconds` what they go through.
+
+    `founders`: how many of the nodes found the cluster, where the ring changes; 0 where not."""
 
     seed: int
     size: int
@@ -59,3 +61,4 @@ class Plan:
     seconds: float
     operations: tuple[Operation, ...]
     faults: tuple[Fault, ...]
+    founders: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -15,12 +15,12 @@ from dynamo.api.vitals import why_not_ready
 from dynamo.sim import faults, workload
 from dynamo.sim.clients import Clients
 from dynamo.sim.fault_links import LINK_KINDS
-from dynamo.sim.faults import KINDS, Faults
+from dynamo.sim.faults import FAILURES, Faults
 from dynamo.sim.history import History
 from dynamo.sim.logs import Listener
 from dynamo.sim.notes import Notes
 from dynamo.sim.oracle import Oracle
-from dynamo.sim.plan import Plan
+from dynamo.sim.plan import Fault, Plan
 from dynamo.sim.tally import Tally
 from dynamo.sim.world import World
 
@@ -32,6 +32,9 @@ LOOK_S = 0.5
 SIZES = (5, 5, 5, 5, 5, 5, 3, 4, 7)
 OPERATIONS = 300
 HINTS_ALONE_SHARE = 0.2
+CHANGES_SHARE = 0.5
+MEMBERS_MAX, HOSTS_MAX = 5, 7
+"""Where the ring changes: how many members found it at most, and how many machines there are."""
 
 
 @attrs.frozen(kw_only=True)
@@ -60,6 +63,10 @@ def plan(seed: int, *, size: int = 0, seconds: float = 0.0) -> Plan:
     rng = Random(f"{seed}:plan")
     size = size or rng.choice(SIZES)
     seconds = seconds or round(rng.uniform(80.0, 110.0), 3)
+    founders = 0
+    if changes(seed):
+        founders = min(size, MEMBERS_MAX)
+        size = min(founders + rng.choice((1, 2, 2)), HOSTS_MAX)
     names = [f"n{number}" for number in range(1, size + 1)]
     clients = rng.randint(2, 4)
     operations = workload.draw(
@@ -73,8 +80,10 @@ def plan(seed: int, *, size: int = 0, seconds: float = 0.0) -> Plan:
         Random(f"{seed}:faults"),
         names=names,
         seconds=seconds,
-        kinds=LINK_KINDS if hints_alone(seed) else KINDS,
+        kinds=LINK_KINDS if hints_alone(seed) else FAILURES,
     )
+    if founders:
+        drawn = _amid(seed, drawn, names, founders, seconds)
     drawn += faults.draw_around_flips(Random(f"{seed}:apart"), drawn, names=names)
     drawn += faults.draw_last(
         Random(f"{seed}:last"), names=names, seconds=seconds, links=hints_alone(seed)
@@ -96,7 +105,26 @@ def plan(seed: int, *, size: int = 0, seconds: float = 0.0) -> Plan:
             )
         ),
         faults=drawn,
+        founders=founders,
     )
+
+
+def _amid(
+    seed: int, drawn: tuple[Fault, ...], names: Sequence[str], founders: int, seconds: float
+) -> tuple[Fault, ...]:
+    """Changes of the ring amid the failures that were drawn, or half of them, or none."""
+    rng = Random(f"{seed}:changes")
+    kept = tuple([fault for fault in drawn if rng.random() < 0.5])
+    drawn = rng.choice((drawn, kept, kept, ()))
+    changed = faults.draw_changes(
+        rng, names=names, founders=founders, seconds=seconds, links=hints_alone(seed)
+    )
+    return tuple(sorted((*drawn, *changed), key=lambda fault: fault.at))
+
+
+def changes(seed: int) -> bool:
+    """Whether the ring changes in this run."""
+    return Random(f"{seed}:ring").random() < CHANGES_SHARE
 
 
 def hints_alone(seed: int) -> bool:
@@ -130,7 +158,12 @@ def run(
     gc.disable()
     try:
         world = World(
-            plan.seed, plan.size, settings=settings(plan.seed), traced=traced, write=write
+            plan.seed,
+            plan.size,
+            founders=plan.founders,
+            settings=settings(plan.seed),
+            traced=traced,
+            write=write,
         )
         tally = Tally()
         with Listener(world, tally):
@@ -162,9 +195,9 @@ class _Run:
 
     def outcome(self) -> Outcome:
         world = self._world
-        for host in world.hosts.values():
-            self._oracle.watch(host)
-        for name in world.names:
+        for name in world.present():
+            self._oracle.watch(world.hosts[name])
+        for name in world.present():
             world.start(name)
         if self._ready():
             self._clients.prepare()
@@ -204,11 +237,11 @@ class _Run:
         world = self._world
 
         def why_not() -> str:
-            for name in world.names:
+            for name in world.present():
                 node = world.node(name)
                 why = why_not_ready(node.view, node.defaults)
                 alive = sum(m.liveness == "alive" for m in node.view.members())
-                if why or alive < len(world.names):
+                if why or alive < len(world.present()):
                     return f"{name}: {why or f'sees {alive} members'}"
             return ""
 

@@ -12,6 +12,7 @@ nobody answers, and what was not synced may be lost.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -47,13 +48,20 @@ class Host:
 
 
 class World:
-    """Everything one seed decides. `settings` go into each node's configuration, by section."""
+    """Everything one seed decides. `settings` go into each node's configuration, by section.
+
+    `founders`: how many of the machines found the cluster, 0 for all; the ring may change then, and
+    a node's seeds are the members of the ring as it starts. `absent` are machines whose node has
+    no part in the cluster: not yet, or not any more. `members`: the ring's, as far as known.
+    `since`: when each that has a part was first started for it.
+    """
 
     def __init__(
         self,
         seed: int | str,
         size: int,
         *,
+        founders: int = 0,
         settings: dict[str, dict[str, Any]] | None = None,
         write: Callable[[str], object] | None = None,
         traced: bool = False,
@@ -68,6 +76,10 @@ class World:
         """Since when nothing is wrong, in virtual time; None while something is."""
         self._settings = settings or {}
         self.names = [f"n{number}" for number in range(1, size + 1)]
+        self.members = tuple(self.names[: founders or size])
+        self.changing = bool(founders)
+        self.absent = dict.fromkeys(self.names[founders or size :])
+        self.since = dict.fromkeys(self.members, float("-inf"))
         for number, name in enumerate(self.names, 1):
             self.hosts[name] = self._host(name, number)
 
@@ -81,18 +93,31 @@ class World:
         config = self._config(name, ip)
         return Host(name, machine, drive, wall, config)
 
-    def _config(self, name: str, ip: str) -> Config:
+    def _config(self, name: str, ip: str, weight: float = 1.0) -> Config:
+        seeds = ["10.0.0.2", "10.0.0.3"]
+        if self.changing and self.hosts:
+            known = [member for member in self.members if member in self.hosts]
+            seeds = [self.hosts[n].machine.ip for n in known if n != name] or seeds
         sections = {section: dict(given) for section, given in self._settings.items()}
         sections.setdefault("cluster", {}).update(
-            name=CLUSTER, seeds=[f"10.0.0.2:{CLUSTER_PORT}", f"10.0.0.3:{CLUSTER_PORT}"]
+            name=CLUSTER, seeds=[f"{seed}:{CLUSTER_PORT}" for seed in seeds]
         )
-        sections.setdefault("node", {}).update(name=name, data_dir="/disk")
+        sections.setdefault("node", {}).update(name=name, data_dir="/disk", weight=weight)
         sections["listen"] = {"api": f"{ip}:{API_PORT}", "cluster": f"{ip}:{CLUSTER_PORT}"}
         return build(sections)
 
     def client_machine(self, name: str, number: int) -> Machine:
         """A machine for clients."""
         return self.network.machine(name, f"10.1.0.{number}")
+
+    def present(self) -> list[str]:
+        """The names of those that have a part in the cluster, whether they run or not."""
+        return [name for name in self.names if name not in self.absent]
+
+    def reweigh(self, name: str, weight: float) -> None:
+        """Another weight in a node's configuration; it counts from its next start on."""
+        host = self.hosts[name]
+        host.config = self._config(name, host.machine.ip, weight)
 
     # Nodes.
 
@@ -105,7 +130,11 @@ class World:
         host.starts += 1
         host.reactor = Reactor(host.machine)
         rng = Random(f"{self.seed}:node:{name}:{host.starts}")
+        if self.changing and self.schedule.now > self.began:
+            # Its operator knows who is there by now.
+            self.reweigh(name, host.config.node.weight)
         node = Node(host.config, host.reactor, rng, host.wall, host.drive.open)
+        node.on_left = partial(self.schedule.callLater, 0.0, self._left, name, node)
         self.trace.add(name, f"starts ({host.starts})")
         host.node = node
         current[0] = name
@@ -119,6 +148,10 @@ class World:
         finally:
             current[0] = ""
         return True
+
+    def _left(self, name: str, node: Node) -> None:
+        if self.hosts[name].node is node and node.running:
+            self.stop(name)
 
     def stop(self, name: str) -> Deferred[None]:
         """Asks a node to stop, in its next turn; fires when it has."""

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from dynamo.core.record import Record
 from dynamo.errors import DynamoError, StorageFull
-from dynamo.sim.faults import KINDS, NOT_YET, draw
+from dynamo.sim.faults import FAILURES, NOT_YET, draw
 from dynamo.sim.plan import LASTING_S, Fault
 from dynamo.storage.chunks import digest_of
 from dynamo.storage.facts import Identity
@@ -314,7 +314,7 @@ def test_a_node_that_will_not_start_is_started_again_until_it_does() -> None:
 def test_healing_ends_everything_and_starts_everybody() -> None:
     bench = Bench(5, clients=1)
     rng = Random(1)
-    kinds = [kind for kind in KINDS if kind not in ("roll_back",)]
+    kinds = [kind for kind in FAILURES if kind not in ("roll_back",)]
     plan = [
         Fault(at=0.1 * i, kind=kind, targets=targets(kind, rng), seconds=600.0, amount=0.5)
         for i, kind in enumerate(kinds)
@@ -370,7 +370,7 @@ def targets(kind: str, rng: Random) -> tuple[str, ...]:
 def test_a_seed_draws_the_same_and_every_kind_is_drawn() -> None:
     assert draw(Random(5), names=NAMES, seconds=90.0) == draw(Random(5), names=NAMES, seconds=90.0)
     drawn = {f.kind for s in range(60) for f in draw(Random(s), names=NAMES, seconds=90.0)}
-    assert drawn == set(KINDS) - set(NOT_YET)
+    assert drawn == set(FAILURES) - set(NOT_YET)
 
 
 @pytest.mark.parametrize("size", [3, 4, 5, 7])

@@ -62,9 +62,9 @@ def test_a_write_replaced_within_its_commit_is_known_by_what_the_answer_called_i
     run.live.wrote(write)
     assert (run.broken(), run.tally.exercised["I10"]) == ([], 0)
     write.bucket, write.version = "b", "n1.7"
-    assert run.live._holders(write) == []
+    assert run.live.holders(write) == []
     run.keep("n1", Record({"n1": 8}))
-    assert run.live._holders(write) == ["n1"]
+    assert run.live.holders(write) == ["n1"]
 
 
 def test_a_disk_lost_meanwhile_counts_as_having_had_it() -> None:

@@ -11,6 +11,7 @@ from dynamo.core.record import Record
 from dynamo.sim.history import Read
 from dynamo.sim.oracle.listed import ListingChecks
 from dynamo.sim.oracle.rest import TIMERS_MAX, RestChecks
+from dynamo.sim.oracle.rings import RingChecks
 from dynamo.sim.schedule import START_S
 from dynamo.wire.codec import KEEPING
 from tests.sim.test_oracle_live import Run
@@ -25,9 +26,15 @@ class Rest(RestChecks):
         return ("n1", "n2")
 
 
+def unchanged(run: Run) -> RingChecks:
+    """A ring that stays what it is."""
+    nobody: Any = None
+    return RingChecks(nobody, run.live)
+
+
 def rest(run: Run, **more: Any) -> RestChecks:
     nobody: Any = None
-    return Rest(nobody, run.live, nobody, **more)
+    return Rest(nobody, run.live, nobody, rings=unchanged(run), **more)
 
 
 def judge(run: Run, shown: str, bucket: str = "strict") -> list[str]:
@@ -134,7 +141,7 @@ class StubNode:
 
 def at_rest(run: Run) -> tuple[Any, StubNode]:
     there: Any = StubNode()
-    return Rest(there, run.live, there), there
+    return Rest(there, run.live, there, rings=unchanged(run)), there
 
 
 def test_a_chunk_that_nothing_names_any_more_is_gone() -> None:

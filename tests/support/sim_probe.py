@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.internet.protocol import ClientFactory, DatagramProtocol, Protocol
 
+from dynamo.core.layout import NONE, Layout
 from dynamo.sim.faults import Faults
 from dynamo.sim.network import Machine
 from dynamo.sim.plan import Fault
@@ -67,6 +68,7 @@ class FakeOracle:
     def __init__(self) -> None:
         self.is_settled = False
         self.told: list[str] = []
+        self.last = NONE
 
     def settled(self) -> bool:
         return self.is_settled
@@ -76,6 +78,15 @@ class FakeOracle:
 
     def lags(self, row: bytes) -> bool:
         return False
+
+    def layout(self) -> Layout:
+        return self.last
+
+    def joins(self, name: str) -> None:
+        self.told.append(f"{name} joins")
+
+    def serves(self, text: str) -> None:
+        self.told.append(text)
 
 
 class Bench:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
+from dynamo.core.layout import Layout
 from dynamo.sim.clients import Clients
 from dynamo.sim.clocks import EPOCH_S
 from dynamo.sim.history import History
@@ -25,6 +26,7 @@ from dynamo.sim.oracle.live import LiveChecks
 from dynamo.sim.oracle.registry import Registry
 from dynamo.sim.oracle.rest import RestChecks
 from dynamo.sim.oracle.returned import ReturnChecks
+from dynamo.sim.oracle.rings import RingChecks
 from dynamo.sim.schedule import START_S
 from dynamo.sim.tally import Tally
 from dynamo.sim.workload import APART_KEYS
@@ -74,8 +76,8 @@ INVARIANTS: dict[str, Description] = {
     ),
     "I9": Description(
         "In a strict bucket with R+W>N a read or listing shows what was acknowledged before it "
-        "began, and any read shows what every owner had on disk before it began; while membership "
-        "changes this is not tried, for members do not change yet."
+        "began, and any read shows what every owner had on disk before it began; also while the "
+        "ring changes."
     ),
     "I10": Description(
         "When a client hears that W nodes have its write, W disks have it, durably."
@@ -90,9 +92,10 @@ INVARIANTS: dict[str, Description] = {
         "When nothing has been wrong for a while, every operation succeeds in its time."
     ),
     "I16": Description(
-        "While partitions move, each has N-1 complete copies.",
-        False,
-        "Nothing moves partitions yet.",
+        "Nothing is lost when the ring changes: all adopt the same layouts; a strict write has W "
+        "owners in the ring there is and in the coming one; as reads go over, R of the new owners "
+        "cannot miss it; what leaves a disk for good is on others, and at rest on its owners' "
+        "alone; and who is in no ring does not serve."
     ),
     "I17": Description(
         "Old and new versions work in one cluster.", False, "There is one version of the format."
@@ -112,6 +115,11 @@ class Oracle:
         self.live = LiveChecks(
             history, self.registry, tally, self._now, self._calm_since, len(world.names)
         )
+        self.rings = RingChecks(world, self.live)
+        self.registry.adopted, self.registry.cleared = self.rings.adopted, self.rings.cleared
+        self.registry.owners = self.rings.owners
+        self.live.owners = self.rings.all_owners
+        self.live.by_all_rings, self.live.serves = self.rings.by_all_rings, self._serves
         history.watcher = self.live
         self.live.whole, self.live.well = self._whole, self._well
         self._rest: RestChecks | None = None
@@ -132,8 +140,7 @@ class Oracle:
 
     @clients.setter
     def clients(self, clients: Clients) -> None:
-        self._rest = RestChecks(self.world, self.live, clients)
-        self.live.owners = self._rest.owners
+        self._rest = RestChecks(self.world, self.live, clients, rings=self.rings)
 
     def watch(self, host: Host) -> None:
         """Looks on at a drive; to be called before the node's first start."""
@@ -145,6 +152,22 @@ class Oracle:
         self.live.spoiled[name] = self.world.schedule.now
         self.live.damaged[name] = self.world.hosts[name].starts
         self.registry.reread(name, self.world.hosts[name].drive.durable())
+
+    def layout(self) -> Layout:
+        """The last that was decided."""
+        return self.rings.latest
+
+    def joins(self, name: str) -> None:
+        """A machine has a part in the cluster from now on, with an empty drive."""
+        self.watch(self.world.hosts[name])
+
+    def serves(self, text: str) -> None:
+        """A node serves though it is in no ring."""
+        self.tally.broken("I16", self._now(), text)
+
+    def _serves(self, name: str, since: float) -> bool:
+        at = self.world.since.get(name)
+        return at is not None and at <= since and name not in self.world.absent
 
     def lags(self, row: bytes) -> bool:
         """Whether it is one of the keys that are written while some owners are away, and they do
@@ -161,7 +184,11 @@ class Oracle:
         assert self._rest is not None
         if not self.clients.idle() or any(m.hints for m in registry.mirrors.values()):
             return False
-        if not self._whole() or any(self._rest.lacking(name) for name in self.live.spoiled):
+        if not self._whole() or any(
+            self._rest.lacking(name) for name in self.live.spoiled if name in registry.mirrors
+        ):
+            return False
+        if self.rings.why_not_steady():
             return False
         return not self._unequal_now()
 
@@ -177,6 +204,8 @@ class Oracle:
         """Checks what is shown while `away` are cut off and nothing else is wrong; time passes."""
         rest, registry = self._rest, self.registry
         assert rest is not None
+        if self.rings.why_not_steady():
+            return
         self._wait(lambda: self._without(away), LOOK_S, WHOLE_S)
         if self._without(away):
             rows = dict.fromkeys(row for m in registry.mirrors.values() for row in m.records)
@@ -184,8 +213,8 @@ class Oracle:
 
     def _without(self, away: Sequence[str]) -> bool:
         """Whether all others see that these are away, and none else."""
-        others = [host.node for name, host in self.world.hosts.items() if name not in away]
-        names = list(self.world.hosts)
+        names = self.world.present()
+        others = [self.world.hosts[name].node for name in names if name not in away]
         return all(
             node is not None
             and node.view.joined
@@ -200,7 +229,7 @@ class Oracle:
         assert self._rest is not None
         rest = self._rest
         self._wait(self._whole, SOON_S, WHOLE_S)
-        if self._whole():
+        if self._whole() and not self.rings.why_not_steady():
             ReturnChecks(rest, ListingChecks(rest)).readable(self._unequal_now())
         release()
         self._wait(self.settled, STEP_S)
@@ -209,6 +238,9 @@ class Oracle:
             self.tally.broken(
                 "I6", self._now(), "Not every node is well in the eyes of all others."
             )
+        why = self.rings.why_not_steady()
+        if why:
+            self.tally.broken("I16", self._now(), f"The ring does not come to rest. {why}")
         rest.converged()
         ListingChecks(rest).listings(rest.read_all())
 
@@ -219,13 +251,13 @@ class Oracle:
 
     def _whole(self) -> bool:
         """Whether all nodes run, see each other, and have what was on a lost disk."""
-        nodes = [host.node for host in self.world.hosts.values()]
+        nodes = [self.world.hosts[name].node for name in self.world.present()]
         return self._well() and not any(n is not None and n.identity.refilling for n in nodes)
 
     def _well(self) -> bool:
         """Whether all nodes run and see each other."""
-        nodes = [host.node for host in self.world.hosts.values()]
-        names = list(self.world.hosts)
+        names = self.world.present()
+        nodes = [self.world.hosts[name].node for name in names]
         return all(
             node is not None
             and node.view.joined
@@ -240,6 +272,7 @@ class Oracle:
         return getattr(self.world, "calm_since", None)
 
     def _look(self) -> None:
+        self.rings.look()
         if self._rest is None or not self._whole():
             self.live.whole_since = None
         elif self.live.whole_since is None:

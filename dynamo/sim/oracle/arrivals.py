@@ -25,6 +25,10 @@ class Arrivals:
         """The drive `name` has got it, after it had it not."""
         self._at.setdefault(dot, {})[name] = now
 
+    def left(self, dot: Dot, name: str) -> None:
+        """The drive `name` has it no more."""
+        self._at.get(dot, {}).pop(name, None)
+
     def everywhere(
         self, dot: Dot, owners: Sequence[str], since: float, spoiled: Mapping[str, float]
     ) -> bool:

@@ -63,7 +63,13 @@ class LiveChecks:
     well_since: float | None = None
     """As `whole_since`."""
     owners: Callable[[bytes], tuple[str, ...]] = lambda row: ()
-    """The owners of a row."""
+    """The owners of a row, by any layout that is in use."""
+    departed: dict[str, float] = attrs.field(factory=dict)
+    """When a node was last seen to have no part in the ring any more."""
+    by_all_rings: Callable[[Write, list[str], int], None] = lambda write, have, lost: None
+    """Looks whether a write reached enough owners of each ring."""
+    serves: Callable[[str, float], bool] = lambda name, since: True
+    """Whether a node is to serve now, and was then."""
 
     # Writes.
 
@@ -72,10 +78,11 @@ class LiveChecks:
         if write.outcome != "acked" or write.bucket not in BUCKETS:
             return
         n, _, w = terms(write.bucket, self.members, w=write.w)
-        lost = sum(at >= write.begun for at in self.spoiled.values())
-        have = self._holders(write)
+        lost = sum(at >= write.begun for at in (*self.spoiled.values(), *self.departed.values()))
+        have = self.holders(write)
         if have is None:
             return
+        self.by_all_rings(write, have, lost)
         if len(have) + lost >= w:
             self.tally.held("I10")
             return
@@ -85,7 +92,8 @@ class LiveChecks:
             f"{n}, and {', '.join(have) or 'nobody'} has it on disk",
         )
 
-    def _holders(self, write: Write) -> list[str] | None:
+    def holders(self, write: Write) -> list[str] | None:
+        """The drives that have a write; None if that cannot be told."""
         registry = self.registry
         if write.deletes:
             for _, row, context in self.contexts(write):
@@ -236,9 +244,10 @@ class LiveChecks:
 
     def _spoilt(self, v: Write, r: int, n: int) -> bool:
         """Whether disks lost so much of `v` that R of N need not meet it."""
-        if not any(at >= v.begun for at in self.spoiled.values()):
+        lost = (*self.spoiled.values(), *self.departed.values())
+        if not any(at >= v.begun for at in lost):
             return False
-        return len(self._holders(v) or ()) + r <= n
+        return len(self.holders(v) or ()) + r <= n
 
     def listed(self, listing: Listing) -> None:
         """I2, I9, I12 of a listing."""
@@ -310,6 +319,7 @@ class LiveChecks:
             or outcome.stale
             or outcome.begun - calm < CALM_S
             or outcome.patience < PATIENCE_MIN_S
+            or not self.serves(outcome.entry, outcome.begun - CALM_S)
         ):
             return
         if outcome.word or outcome.status >= 502 or outcome.status == 500:

@@ -9,53 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import attrs
-
 from dynamo.core.buckets import Bucket
+from dynamo.core.layout import NONE, Layout
 from dynamo.core.record import EMPTY, Context, Record, Version
 from dynamo.errors import Corrupt
 from dynamo.sim.history import History, Place
 from dynamo.sim.oracle.arrivals import Arrivals, Dot
+from dynamo.sim.oracle.mirrors import Located, Mirror, covers, describe, dots_of, knows
 from dynamo.sim.schedule import START_S
 from dynamo.sim.tally import Tally
 from dynamo.storage import broken, hints, rows
-from dynamo.wire.codec import STATE
+from dynamo.storage.agreed import LAYOUT_ROW
+from dynamo.wire.codec import LAYOUT, STATE, unseal
 
 Changes = Mapping[str, Mapping[bytes, tuple[bytes | None, bytes | None]]]
-
-
-@attrs.define(eq=False)
-class Mirror:
-    """What was committed on one drive. `records` and `held` by row; `unnamed`: when a commit left
-    no record that names a chunk, by its digest; `pinned`: the digests of chunks that records named
-    which the drive lost."""
-
-    records: dict[bytes, Record] = attrs.field(factory=dict)
-    held: dict[bytes, Record] = attrs.field(factory=dict)
-    hints: set[bytes] = attrs.field(factory=set)
-    buckets: dict[str, Bucket] = attrs.field(factory=dict)
-    unnamed: dict[bytes, float] = attrs.field(factory=dict)
-    pinned: set[bytes] = attrs.field(factory=set)
-
-    def named(self) -> set[bytes]:
-        """The digests of all chunks that records name."""
-        kept = (*self.records.values(), *self.held.values())
-        return {digest for record in kept for digest in record.chunk_digests()}
-
-    def known(self, row: bytes) -> Record:
-        """All this drive knows of a key; for its context: versions are not judged."""
-        owned, held = self.records.get(row), self.held.get(row)
-        if owned is None:
-            return held or EMPTY
-        return owned if held is None else owned.merge(held)
-
-
-@attrs.frozen
-class Located:
-    """Which key a row is of."""
-
-    place: Place
-    bucket: Bucket
 
 
 class Registry:
@@ -77,6 +44,12 @@ class Registry:
         self.unkeepable: set[str] = set()
         self.put_back: set[str] = set()
         self.arrivals = Arrivals()
+        self.owners: Callable[[bytes], tuple[str, ...]] = lambda row: ()
+        """The owners of a row."""
+        self.adopted: Callable[[str, Layout], None] = lambda name, layout: None
+        """Told of every layout that comes to a drive."""
+        self.cleared: Callable[[str, bytes, Record], bool] = lambda name, row, old: False
+        """Whether a drive may drop a record as one that others own."""
         self._hidden: set[Dot] = set()
         self._targets: dict[bytes, str] = {}
         self._located: dict[bytes, Located] = {}
@@ -131,8 +104,8 @@ class Registry:
         return [
             name
             for name, mirror in self.mirrors.items()
-            if _knows(mirror.records.get(row), actor, counter)
-            or _knows(mirror.held.get(row), actor, counter)
+            if knows(mirror.records.get(row), actor, counter)
+            or knows(mirror.held.get(row), actor, counter)
         ]
 
     def covering(self, row: bytes, context: Context) -> list[str]:
@@ -155,6 +128,13 @@ class Registry:
 
     def committed(self, name: str, mirror: Mirror, changes: Changes) -> None:
         """A commit of `name` became visible."""
+        if self.mirrors.get(name) is not mirror:
+            return  # it has no part in the cluster any more
+        data = changes.get("meta", {}).get(LAYOUT_ROW, (None, None))[1]
+        if data is not None:
+            self.adopted(name, _layout(data))
+            if self.mirrors.get(name) is not mirror:
+                return
         for row, (_, new) in changes.get("buckets", {}).items():
             self._bucket(mirror, row, new)
         for row, (_, new) in changes.get("hints", {}).items():
@@ -231,7 +211,7 @@ class Registry:
             return
         dots = [(row, a, c) for a, c in new.context.items() if c > old.context.get(a, 0)]
         hidden = [d for d in dots if d not in self.versions and d not in self._hidden]
-        if hidden and old.versions and _dots(new) == _dots(old):
+        if hidden and old.versions and dots_of(new) == dots_of(old):
             self._broken(
                 "I1",
                 f"a write of {self.told(row)} was lost to what {name} held when it coordinated it: "
@@ -255,10 +235,16 @@ class Registry:
     def _left(self, name: str, table: str, row: bytes, old: Record, changes: Changes) -> None:
         """A row was removed: by the reaper; as a tombstone; or after handoff, and then its target
         has it."""
+        if table == "records":
+            for version in old.versions:
+                self.arrivals.left((row, version.actor, version.counter), name)
         if self.is_gone(row):
             return
         if table == "records":
-            self._buried(name, row, old)
+            if self.cleared(name, row, old):
+                self._tally.held("I16")
+            else:
+                self._buried(name, row, old)
             return
         found = self.locate(row)
         assert found is not None
@@ -269,15 +255,32 @@ class Registry:
                 continue
             if hints.place(target, found.bucket.incarnation, key) != place:
                 continue
+            if target not in self.mirrors:
+                self._passed_on(name, row, old, target)
+                continue
             theirs = self.mirrors[target].known(row)
             if covers(theirs.context, old.context):
                 self._tally.held("I7")
-            elif not self._was_lost(row, old.context):
+            elif not self.was_lost(row, old.context):
                 self._broken(
                     "I7",
                     f"{name} dropped the copy of {self.told(row)} it kept for {target}: "
                     f"{describe(old)}, while {target} has {describe(theirs)}",
                 )
+
+    def _passed_on(self, name: str, row: bytes, old: Record, target: str) -> None:
+        """A copy for a member in no ring goes when each owner has it, or a hint waits for it."""
+        for owner in self.owners(row):
+            mirror = self.mirrors.get(owner)
+            known = mirror is not None and covers(mirror.known(row).context, old.context)
+            if not known and not self.hinted(row, owner) and not self.was_lost(row, old.context):
+                self._broken(
+                    "I7",
+                    f"{name} dropped the copy of {self.told(row)} it kept for {target}, which is "
+                    f"in no ring: {describe(old)}, and {owner} neither has it nor is to be told",
+                )
+                return
+        self._tally.held("I7")
 
     def _buried(self, name: str, row: bytes, old: Record) -> None:
         """An owned record went: only a tombstone may, once nobody holds what it is there for."""
@@ -289,14 +292,20 @@ class Registry:
             left = [
                 version.id
                 for version in mirror.known(row).versions
-                if not version.deleted and _knows(old, version.actor, version.counter)
+                if not version.deleted and knows(old, version.actor, version.counter)
             ]
             if left:
                 self._broken("I3", f"{told}, while {other} still holds {' '.join(left)}")
                 return
         self._tally.held("I7")
 
-    def _was_lost(self, row: bytes, context: Context) -> bool:
+    def gone_with(self, row: bytes, old: Record) -> None:
+        """A drive is gone for good, with this record."""
+        self.dirty[row] = None
+        self._note_lost(row, old, EMPTY)
+
+    def was_lost(self, row: bytes, context: Context) -> bool:
+        """Whether a part of a context was nowhere else than on a drive that lost it."""
         return any(
             counter > 0 and counter <= lost.get(actor, 0)
             for lost in self.lost.get(row, ())
@@ -319,6 +328,7 @@ class Registry:
                 now.buckets[row.decode()] = STATE.decode(row, data)
             except Corrupt:
                 continue
+        self.adopted(name, _layout(view.get("meta", LAYOUT_ROW)))
         old = Mirror(before.records, before.held, before.hints, before.buckets)
         before.records, before.held = now.records, now.held
         before.hints, before.buckets = now.hints, now.buckets
@@ -333,10 +343,10 @@ class Registry:
         """What a disk that was put back has again, and of which nobody remembers any more that it
         was deleted: the tombstone was reaped since."""
         for version in now.versions:
-            if _knows(old, version.actor, version.counter):
+            if knows(old, version.actor, version.counter):
                 continue
             if not any(
-                _knows(mirror.known(row), version.actor, version.counter)
+                knows(mirror.known(row), version.actor, version.counter)
                 for mirror in self.mirrors.values()
                 if mirror.known(row) != now
             ):
@@ -378,21 +388,7 @@ class Registry:
         self._tally.broken(invariant, self._now(), text)
 
 
-def covers(context: Context, other: Context) -> bool:
-    """Whether `context` knows all that `other` knows."""
-    return all(counter <= context.get(actor, 0) for actor, counter in other.items())
-
-
-def describe(record: Record) -> str:
-    """A record in words: its versions' dots, and its context."""
-    dots = " ".join(version.id + ("x" if version.deleted else "") for version in record.versions)
-    context = ",".join(f"{actor}:{counter}" for actor, counter in record.context.items())
-    return f"[{dots}] of {{{context}}}"
-
-
-def _dots(record: Record) -> list[tuple[str, int]]:
-    return [(version.actor, version.counter) for version in record.versions]
-
-
-def _knows(record: Record | None, actor: str, counter: int) -> bool:
-    return record is not None and counter <= record.context.get(actor, 0)
+def _layout(data: bytes | None) -> Layout:
+    if data is None:
+        return NONE
+    return LAYOUT.decode(bytes(unseal("meta", LAYOUT_ROW, data)))

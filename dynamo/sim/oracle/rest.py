@@ -15,7 +15,9 @@ from dynamo.sim.history import Place, Read, Write
 from dynamo.sim.oracle import rules
 from dynamo.sim.oracle.arrivals import Dot
 from dynamo.sim.oracle.live import LiveChecks, name, terms
-from dynamo.sim.oracle.registry import Registry, describe
+from dynamo.sim.oracle.mirrors import describe
+from dynamo.sim.oracle.registry import Registry
+from dynamo.sim.oracle.rings import RingChecks
 from dynamo.sim.schedule import START_S
 from dynamo.sim.workload import BUCKETS
 from dynamo.sim.world import World
@@ -35,6 +37,7 @@ class RestChecks:
     world: World
     live: LiveChecks
     clients: Clients
+    rings: RingChecks = attrs.field(kw_only=True)
     apart: float = 0.0
 
     @property
@@ -50,19 +53,15 @@ class RestChecks:
 
     def owners(self, row: bytes) -> tuple[str, ...]:
         """The owners of a row, () for one of no bucket."""
-        found = self.registry.locate(row)
-        running = self.world.running()
-        if found is None or not running or self.registry.is_gone(row):
-            return ()
-        ring = self.world.node(running[0]).view.ring
-        key = found.place[1].encode()
-        n = found.bucket.properties.n or 3
-        return ring.ranking(ring.partition(found.bucket.incarnation, key))[:n]
+        return self.rings.owners(row)
 
     def _equal(self, row: bytes) -> bool:
         mirrors = self.registry.mirrors
-        owned = [mirrors[owner].records.get(row, EMPTY) for owner in self.owners(row)]
-        return all(record == owned[0] for record in owned[1:])
+        owned = [
+            mirrors[owner].records.get(row, EMPTY) for owner in self.owners(row) if owner in mirrors
+        ]
+        equal = all(record == owned[0] for record in owned[1:])
+        return equal and not self.rings.strangers(row)
 
     # Convergence.
 
@@ -72,6 +71,7 @@ class RestChecks:
         rows = dict.fromkeys(
             row for m in registry.mirrors.values() for row in (*m.records, *m.held)
         )
+        self.rings.uncleared(rows)
         for row in rows:
             if self._equal(row):
                 tally.held("I6")
@@ -257,7 +257,7 @@ class RestChecks:
         for number, place in enumerate(sorted(self.live.history.at)):
             if place[0] not in BUCKETS:
                 continue
-            n = terms(place[0], self.live.members)[0]
+            n = terms(place[0], len(self.world.members))[0]
             for turn, node in enumerate(self.world.running()):
                 work.append((node, place, 1 + (number + turn) % n))
         shown: dict[Place, frozenset[str]] = {}

@@ -1,0 +1,63 @@
+"""What lies on one drive, as its commits told, and records in words."""
+
+from __future__ import annotations
+
+import attrs
+
+from dynamo.core.buckets import Bucket
+from dynamo.core.record import EMPTY, Context, Record
+from dynamo.sim.history import Place
+
+
+@attrs.define(eq=False)
+class Mirror:
+    """What was committed on one drive. `records` and `held` by row; `unnamed`: when a commit left
+    no record that names a chunk, by its digest; `pinned`: the digests of chunks that records named
+    which the drive lost."""
+
+    records: dict[bytes, Record] = attrs.field(factory=dict)
+    held: dict[bytes, Record] = attrs.field(factory=dict)
+    hints: set[bytes] = attrs.field(factory=set)
+    buckets: dict[str, Bucket] = attrs.field(factory=dict)
+    unnamed: dict[bytes, float] = attrs.field(factory=dict)
+    pinned: set[bytes] = attrs.field(factory=set)
+
+    def named(self) -> set[bytes]:
+        """The digests of all chunks that records name."""
+        kept = (*self.records.values(), *self.held.values())
+        return {digest for record in kept for digest in record.chunk_digests()}
+
+    def known(self, row: bytes) -> Record:
+        """All this drive knows of a key; for its context: versions are not judged."""
+        owned, held = self.records.get(row), self.held.get(row)
+        if owned is None:
+            return held or EMPTY
+        return owned if held is None else owned.merge(held)
+
+
+@attrs.frozen
+class Located:
+    """Which key a row is of."""
+
+    place: Place
+    bucket: Bucket
+
+
+def covers(context: Context, other: Context) -> bool:
+    """Whether `context` knows all that `other` knows."""
+    return all(counter <= context.get(actor, 0) for actor, counter in other.items())
+
+
+def describe(record: Record) -> str:
+    """A record in words: its versions' dots, and its context."""
+    dots = " ".join(version.id + ("x" if version.deleted else "") for version in record.versions)
+    context = ",".join(f"{actor}:{counter}" for actor, counter in record.context.items())
+    return f"[{dots}] of {{{context}}}"
+
+
+def dots_of(record: Record) -> list[tuple[str, int]]:
+    return [(version.actor, version.counter) for version in record.versions]
+
+
+def knows(record: Record | None, actor: str, counter: int) -> bool:
+    return record is not None and counter <= record.context.get(actor, 0)
