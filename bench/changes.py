@@ -202,19 +202,20 @@ def join(cluster: Cluster, change: Change) -> None:
 
 
 def leave(cluster: Cluster, change: Change) -> None:
-    """Clients go on asking it until it is out."""
+    """Clients ask the others from when it says that it is not ready, as a balancer has them do."""
     name = list(cluster.nodes)[1]
     change.ideal = 0.0 if cluster.few else _held(cluster, name)
     change.planned = cluster.plan(f"leave={name}")
     cluster.post(cluster.nodes[name], "/v1/cluster/leave", {"force": cluster.few})
+    cluster.nodes[name].wait("/readyz", [503])
     cluster.members.remove(name)
     leaver = cluster.nodes.pop(name)
+    cluster.load.use(cluster.ports)
     try:
         cluster.settled()
     except Stuck:
         cluster.nodes[name] = leaver
         raise
-    cluster.load.use(cluster.ports)
     leaver.stop()
 
 

@@ -29,6 +29,11 @@ from dynamo.ports import Changing
 
 NOTHING = Needs((), {})
 
+PATIENCE_S = 5.0
+"""How long something has to be in the way until it is said in the log."""
+
+NEVER = float("inf")
+
 log = make_logger()
 
 
@@ -46,6 +51,7 @@ class Transfer:
     _done: int = 0
     _stray: bool = False
     _why: str = ""
+    _told_at: float = NEVER
     _tenths: int = -1
 
     async def step(self) -> bool:
@@ -213,7 +219,9 @@ class Transfer:
         self.changing.sync_done(self._done)
 
     def _note(self, why: str) -> None:
+        now = self.pulling.clock.seconds()
         if why != self._why:
-            self._why = why
-            if why:
-                log.info("The ring does not change yet: {why}", why=why)
+            self._why, self._told_at = why, now + PATIENCE_S
+        if why and now >= self._told_at:
+            self._told_at = NEVER
+            log.info("The ring does not change yet: {why}", why=why)
