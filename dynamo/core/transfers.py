@@ -55,8 +55,9 @@ class Needs:
 
 def gained(ring: Ring, coming: Ring, me: str, classes: Iterable[int]) -> list[tuple[int, int]]:
     """The partitions of which `me` has to pull something, each with the number of copies of which
-    that is so. It owns them in the coming ring and not in the present one; or they are to have fewer
-    owners, and those that lacked an acknowledged write might be most of those who are left."""
+    that is so. It owns them in the coming ring and not in the present one; or they are to have
+    fewer owners, and those that lacked an acknowledged write might be most of those who are left.
+    """
     classes = sorted(set(classes))
     return [
         (partition, copies)
