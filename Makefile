@@ -8,7 +8,7 @@ SEEDS ?= 200
 START ?= 1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run test check unit sim mutants bench bench-changes bench-failover bench-gossip bench-repair bench-ring clean
+.PHONY: help run test check unit sim mutants bench bench-changes bench-failover bench-gossip bench-many bench-repair bench-ring clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -45,6 +45,9 @@ bench-failover: $(STAMP) ## what killed nodes cost clients
 
 bench-gossip: $(STAMP) ## how fast fifteen nodes learn of a death, a join, a leave; four minutes
 	@$(BIN)/python bench/gossip_real.py $(ARGS)
+
+bench-many: $(STAMP) ## what one more node costs a cluster of 10, 30, 100, in the simulator (ARGS=--members 300)
+	@$(BIN)/python bench/many.py $(ARGS)
 
 bench-repair: $(STAMP) ## a lost disk, diverged keys, flipped bytes, deletes, on three nodes; ten minutes
 	@$(BIN)/python bench/repair.py $(ARGS)

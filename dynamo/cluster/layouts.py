@@ -306,7 +306,9 @@ class Layouts:
     def say(self) -> None:
         """Tells by gossip where this node stands."""
         layout = self.layout
-        if self.used < layout.version and self._grace.passed(self._mark):
+        # Who has no part in it any more does not go by it: what it still sends, a hint from before
+        # it was removed say, others have to refuse, for they may have buried what it knows.
+        if not self._book.out and self.used < layout.version and self._grace.passed(self._mark):
             self.used = layout.version
         there = [name for name in layout.names() if self.is_there(name)]
         if all(self.uses(name) >= layout.version for name in there):

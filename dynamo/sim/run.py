@@ -15,6 +15,7 @@ from dynamo.api.vitals import why_not_ready
 from dynamo.sim import faults, workload
 from dynamo.sim.clients import Clients
 from dynamo.sim.fault_links import LINK_KINDS
+from dynamo.sim.fault_rings import STAYING_MIN
 from dynamo.sim.faults import FAILURES, Faults
 from dynamo.sim.history import History
 from dynamo.sim.logs import Listener
@@ -75,6 +76,7 @@ def plan(seed: int, *, size: int = 0, seconds: float = 0.0) -> Plan:
         clients=clients,
         seconds=seconds,
         rate=OPERATIONS / seconds,
+        members=STAYING_MIN if founders else 0,
     )
     drawn = faults.draw(
         Random(f"{seed}:faults"),

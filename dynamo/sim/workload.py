@@ -87,11 +87,17 @@ def is_known(key: str) -> bool:
 
 
 def draw(
-    rng: Random, *, names: Sequence[str], clients: int, seconds: float, rate: float
+    rng: Random,
+    *,
+    names: Sequence[str],
+    clients: int,
+    seconds: float,
+    rate: float,
+    members: int = 0,
 ) -> tuple[Operation, ...]:
     """Operations of `clients` clients for `seconds` seconds, about `rate` a second, by time;
-    `names` are the nodes."""
-    drawing = _Drawing(rng, names, clients)
+    `names` are the nodes, of which the ring has `members` at least (0: all)."""
+    drawing = _Drawing(rng, names, clients, members or len(names))
     keys = {bucket: _keys(rng, bucket) for bucket in SHARES}
     at = sorted(rng.uniform(0.0, seconds) for _ in range(int(seconds * rate * 0.9)))
     made = [drawing.operation(moment, keys) for moment in at]
@@ -227,9 +233,10 @@ def _keys(rng: Random, bucket: str) -> list[str]:
 
 
 class _Drawing:
-    def __init__(self, rng: Random, names: Sequence[str], clients: int) -> None:
+    def __init__(self, rng: Random, names: Sequence[str], clients: int, members: int) -> None:
         self._rng = rng
         self._names = names
+        self._members = members
         self._clients = clients
         self._number = 0
         self._kinds = list(accumulate(WEIGHTS.values()))
@@ -315,7 +322,7 @@ class _Drawing:
             return {}
         if rng.random() >= OPTIONS_SHARE:
             return {}
-        n = min(BUCKETS.get(bucket, Properties()).n or 3, len(self._names))
+        n = min(BUCKETS.get(bucket, Properties()).n or 3, self._members)
         reads = kind not in ("put", "delete")
         options = {"r" if reads else "w": str(rng.randint(1, n))}
         if rng.random() < 0.3:

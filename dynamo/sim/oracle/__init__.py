@@ -188,7 +188,7 @@ class Oracle:
             self._rest.lacking(name) for name in self.live.spoiled if name in registry.mirrors
         ):
             return False
-        if self.rings.why_not_steady():
+        if self.rings.why_not_steady() or set(self.world.running()) != set(self.world.present()):
             return False
         return not self._unequal_now()
 

@@ -1,0 +1,255 @@
+"""What one more node costs a cluster of many, in the simulator: the nodes are those of production.
+
+    python bench/many.py                       10, 30 and 100 members
+    python bench/many.py --members 300         so many; --cpu SECONDS to give up after
+
+So many nodes found a cluster, with one bucket and a few objects; then another one joins. It tells
+the simulated seconds until all have the new steady ring, real CPU per member and simulated minute
+(of one core, and of the simulator too), and what gossip sends. Rings are built once and shared, for
+here all nodes have one memory; what building one costs, each real node pays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import attrs
+
+import dynamo.cluster.layouts
+from dynamo.api.vitals import why_not_ready
+from dynamo.core.buckets import Properties
+from dynamo.core.layout import Layout
+from dynamo.core.ring import Ring
+from dynamo.sim import wording
+from dynamo.sim.client import Answer, Caller, request_bytes
+from dynamo.sim.datagrams import DatagramPort
+from dynamo.sim.logs import silence
+from dynamo.sim.reactor import Reactor
+from dynamo.sim.world import API_PORT, World
+from dynamo.wire.codec import LAYOUT
+
+OBJECTS = 20
+SEEDS = 3
+"""How many members' addresses a node is given."""
+FOUND_S, JOIN_S, REST_S = 900.0, 900.0, 20.0
+HEADER_BYTES = 28
+"""Of IP and UDP."""
+
+
+class OutOfTime(Exception):
+    """More CPU was used than allowed."""
+
+
+@attrs.define
+class Meter:
+    """Counts datagrams and CPU from `reset` on."""
+
+    world: World
+    sent: Counter[str] = attrs.field(factory=Counter)
+    _cpu: float = 0.0
+    _at: float = 0.0
+
+    def reset(self) -> None:
+        self.sent.clear()
+        self._cpu, self._at = time.process_time(), self.world.schedule.now
+
+    @property
+    def cpu(self) -> float:
+        return time.process_time() - self._cpu
+
+    @property
+    def seconds(self) -> float:
+        return self.world.schedule.now - self._at
+
+    def line(self, what: str, members: int) -> str:
+        """What it came to, each member and second, and each member and simulated minute."""
+        each = members * max(self.seconds, 0.001)
+        return (
+            f"  {what:<22}{self.seconds:9.1f} s   CPU {self.cpu:8.1f} s, "
+            f"{self.cpu / each * 60000:8.1f} ms a member and minute   gossip "
+            f"{self.sent['bytes'] / each:8.0f} B, {self.sent['packets'] / each:5.2f} packets "
+            "a member and second"
+        )
+
+
+class Many:
+    """A cluster of so many, and one machine more."""
+
+    def __init__(self, members: int, partitions: int, cpu_max: float) -> None:
+        self.members = members
+        settings = {"cluster": {"partitions": partitions}, "gossip": {"profile": "lan"}}
+        self.world = World(1, members + 1, founders=members, settings=settings)
+        self.world.members = self.world.members[:SEEDS]
+        self.meter = Meter(self.world)
+        self._until = time.process_time() + cpu_max
+        self._caller = Caller(Reactor(self.world.client_machine("operator", 200)))
+
+    def found(self) -> None:
+        for name in self.world.present():
+            self.world.start(name)
+        self.wait(lambda: self._steady(self.members), FOUND_S)
+
+    def fill(self) -> None:
+        """One bucket, a few objects."""
+        body = b"x" * 200
+        self._ask(self._put_bucket())
+        for number in range(OBJECTS):
+            self._ask(wording.on_object(b"PUT", "b", f"k{number}", {}, [], body))
+
+    def join(self) -> None:
+        joiner = self.world.names[-1]
+        self.world.absent.clear()
+        self.world.start(joiner)
+        self.wait(lambda: self._steady(self.members + 1), JOIN_S)
+
+    def state_bytes(self) -> tuple[int, int]:
+        """Of a layout as it is stored and sent: while a ring is coming, and steady."""
+        layout = self.world.node("n1").view.layout
+        coming = Layout(layout.version, layout.birth, layout.members, layout.members, True)
+        return len(LAYOUT.encode(coming)), len(LAYOUT.encode(layout))
+
+    def wait(self, until: Callable[[], bool], seconds: float) -> None:
+        """Raises `OutOfTime`."""
+        end = self.world.schedule.now + seconds
+        while not until():
+            if self.world.schedule.now >= end:
+                raise OutOfTime(f"not after {seconds:g} simulated seconds")
+            self.rest(0.25)
+
+    def rest(self, seconds: float) -> None:
+        """Lets time pass. Raises `OutOfTime`."""
+        schedule = self.world.schedule
+        end = schedule.now + seconds
+        while schedule.now < end:
+            schedule.run_until(min(end, schedule.now + 0.01))
+            if time.process_time() > self._until:
+                at = self.meter.seconds
+                raise OutOfTime(f"out of CPU {at:.1f} simulated seconds after its begin")
+
+    def _steady(self, members: int) -> bool:
+        layouts = [self.world.node(name).view for name in self.world.present()]
+        first = layouts[0].layout
+        return (
+            first.stage == "steady"
+            and len(first.members) == members
+            and all(view.layout == first and view.joined for view in layouts)
+        )
+
+    def _put_bucket(self) -> bytes:
+        return wording.put_bucket("b", Properties())
+
+    def _ask(self, request: bytes) -> Answer:
+        got: list[Any] = []
+        place = (self.world.hosts["n1"].machine.ip, API_PORT)
+        self._caller.ask(place, request, seconds=30.0).addCallback(got.append)
+        schedule = self.world.schedule
+        schedule.run_while(lambda: not got, schedule.now + 40.0)
+        answer: Answer = got[0]
+        if answer.status not in (200, 201, 204):
+            raise OutOfTime(f"a request is answered {answer.status} {answer.failed}")
+        return answer
+
+    def status_bytes(self) -> int:
+        """Of what `/v1/cluster` answers."""
+        return len(self._ask(request_bytes(b"GET", b"/v1/cluster", [])).body)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--members", type=int, action="append", help="how many; may be repeated")
+    parser.add_argument("--partitions", type=int, default=1024)
+    parser.add_argument("--cpu", type=float, default=600.0, help="seconds for each size")
+    asked = parser.parse_args()
+    silence()
+    rings = share_rings()
+    for members in asked.members or (10, 30, 100):
+        gc.collect()
+        before = memory()
+        print(f"{members} members, {asked.partitions} partitions", flush=True)
+        many = Many(members, asked.partitions, asked.cpu)
+        count_datagrams(many.meter)
+        try:
+            run(many, before)
+        except OutOfTime as why:
+            print(f"  given up: {why}; memory {(memory() - before) / members:.2f} MiB a member")
+        print(f"  {rings['built']} rings built in {rings['ms'] / 1000:.1f} s, "
+              f"{rings['ms'] / max(rings['built'], 1):.0f} ms each", flush=True)  # fmt: skip
+        rings.clear()
+    return 0
+
+
+def run(many: Many, before: float) -> None:
+    """One size. Raises `OutOfTime`."""
+    members, meter = many.members, many.meter
+    for what, act in (("founding", many.found), ("objects", many.fill)):
+        meter.reset()
+        act()
+        print(meter.line(what, members), flush=True)
+    why = why_not_ready(many.world.node("n1").view, many.world.node("n1").defaults)
+    assert not why, why
+    meter.reset()
+    many.rest(REST_S)
+    print(meter.line("at rest", members), flush=True)
+    meter.reset()
+    many.join()
+    print(meter.line("one joins, until all", members), flush=True)
+    coming, steady = many.state_bytes()
+    gc.collect()
+    print(
+        f"  a layout has {steady} B, {coming} B while a ring is coming; /v1/cluster "
+        f"{many.status_bytes()} B; memory {(memory() - before) / members:.2f} MiB a member",
+        flush=True,
+    )
+
+
+def memory() -> float:
+    """What this process has resident, in MiB."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize() / 2**20
+
+
+def count_datagrams(meter: Meter) -> None:
+    """Every datagram that is sent counts, with its headers."""
+    write = DatagramPort.write
+
+    def counted(port: DatagramPort, packet: bytes, addr: tuple[str, int] | None = None) -> None:
+        meter.sent["packets"] += 1
+        meter.sent["bytes"] += len(packet) + HEADER_BYTES
+        write(port, packet, addr)
+
+    original = getattr(write, "plain", write)
+    write = original
+    counted.plain = original  # type: ignore[attr-defined]
+    DatagramPort.write = counted  # type: ignore[method-assign]
+
+
+def share_rings() -> Counter[str]:
+    """Equal rings are one object; gives how many were built, in how many milliseconds."""
+    counts: Counter[str] = Counter()
+    known: dict[Any, Ring] = {}
+
+    def shared(members: Any, partitions: int, copies: int) -> Ring:
+        place = (tuple(members), partitions, copies)
+        if place not in known:
+            began = time.process_time()
+            known[place] = Ring(*place)
+            counts["built"] += 1
+            counts["ms"] += int((time.process_time() - began) * 1000)
+        return known[place]
+
+    dynamo.cluster.layouts.Ring = shared  # type: ignore[misc, assignment, attr-defined]
+    return counts
+
+
+if __name__ == "__main__":
+    sys.exit(main())
