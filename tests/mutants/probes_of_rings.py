@@ -17,13 +17,15 @@ from dynamo.core.ring import Member
 from dynamo.core.sightings import Origin
 from dynamo.errors import DynamoError, QuorumNotMet
 from dynamo.wire import messages
-from tests.mutants.probes import probe
+from tests.mutants.probes import PROBES, probe
 from tests.shell.test_clearing import clear
 from tests.shell.test_layouts import removed_and_back
 from tests.shell.test_transfer import cluster_of, fill, owners_to_be, transfer
 from tests.support.cluster import TestCluster
 from tests.support.disk import record
 from tests.support.shells import Shell, World
+
+__all__ = ["PROBES"]
 
 FOUR = tuple(Member(f"n{number}") for number in range(1, 5))
 
