@@ -23,7 +23,7 @@ from dynamo.sim.oracle.registry import Registry
 from dynamo.sim.workload import BUCKETS
 from dynamo.sim.world import World
 
-MARGIN_S = 1.0
+MARGIN_S = 0.3
 """For so long before a write nobody may have adopted another layout, if it is to be judged by the
 one there is."""
 
