@@ -174,7 +174,16 @@ class Layouts:
 
     async def adopt(self, layout: Layout) -> None:
         """Goes by a decided layout from now on, if it is later than the present one. Raises
-        `NotReady` if it cannot be stored."""
+        `NotReady` if it cannot be stored.
+
+        Whoever waits may go away, as a client does that asked for a change: what is on its way to
+        the disk gets there, and this node would never go by what it holds there already.
+        """
+        done: Deferred[None] = Deferred()
+        Deferred.fromCoroutine(self._adopt(layout)).chainDeferred(done)
+        await done
+
+    async def _adopt(self, layout: Layout) -> None:
         old, me = self.layout, self.me.name
         if layout.order <= old.order or self._stopped:
             return

@@ -111,8 +111,20 @@ def draw_changes(
         lasts = rng.uniform(12.0, 40.0) if kind not in COMING else rng.uniform(10.0, 12.0)
         fault = _fault(rng, kind, at, targets, frail)
         made.append(attrs.evolve(fault, targets=tuple(targets), seconds=round(lasts, 3)))
+        if rng.random() < 0.6:
+            made.append(_drag(rng, at, names, links))
         at += rng.uniform(4.0, 25.0)
     return tuple(sorted((f for f in made if f.at < seconds), key=lambda fault: fault.at))
+
+
+def _drag(rng: Random, at: float, names: Sequence[str], links: bool) -> Fault:
+    """Something that makes one node slow to follow a change, so that it lasts."""
+    kind = "latency" if links else rng.choice(("latency", "disk_slow", "slow", "stream_stall"))
+    lasts = rng.uniform(2.0, 10.0)
+    fault = _fault(rng, kind, max(at + rng.uniform(-1.0, 1.0), 0.0), names, rng.choice(names))
+    targets, amount = (rng.choice(names),), {"latency": 0.3, "disk_slow": 100.0}.get(kind)
+    amount = fault.amount if amount is None else round(amount * rng.uniform(0.3, 2.0), 3)
+    return attrs.evolve(fault, targets=targets, seconds=round(lasts, 3), amount=amount)
 
 
 def draw_last(

@@ -13,6 +13,7 @@ from itertools import accumulate
 from random import Random
 
 from dynamo.core.buckets import Properties
+from dynamo.sim.fault_rings import RING_KINDS
 from dynamo.sim.plan import LASTING_S, Fault, Operation
 
 WEIGHTS = {
@@ -72,6 +73,7 @@ LOSS_WRITES, CLOCK_WRITES, LATE_WRITES = 4, 3, 16
 APART_KEYS = f"{KNOWN}apart"
 LOSS_BUCKETS = ("wide", "wide", "plain")
 ALONE_READS, APART_WRITES = 12, 8
+MOVING_KEYS, MOVES, MOVES_S = 10, 36, 10.0
 OPTIONS_SHARE = 0.15
 SMALL = (24, 400)
 EDGES = (65_536, 65_537)
@@ -133,6 +135,8 @@ def around(
             drawing.late(fault.at, rest, names)
         elif fault.kind == "partition" and any(_apart(fault, other) for other in faults):
             drawing.apart(fault, end, rest)
+        elif fault.kind in RING_KINDS:
+            drawing.moves(fault.at, names)
         elif fault.kind == "clock_jump":
             for _ in range(CLOCK_WRITES):
                 drawing.write(fault.at + rng.uniform(0.0, fault.seconds), node, "latest")
@@ -209,6 +213,18 @@ class _Around:
                 self.write(at - rng.uniform(2.0, 8.0), rng.choice(names), bucket, key)
                 kind = rng.choice(("update", "delete"))
             self.write(then, rng.choice(rest), bucket, key, kind)
+
+    def moves(self, at: float, names: Sequence[str]) -> None:
+        """Keys of a strict bucket that are written, replaced and read as the ring changes."""
+        rng = self._rng
+        for number in range(MOVES):
+            key = f"{KNOWN}moves{rng.randrange(MOVING_KEYS)}"
+            then, entry = at + rng.uniform(0.0, MOVES_S), rng.choice(names)
+            if number % 3:
+                kind = rng.choice(("create", "update", "update", "delete"))
+                self.write(then, entry, "strict", key, kind)
+            else:
+                self._do(then, "get", entry, "strict", key, 0, False)
 
     def apart(self, fault: Fault, end: float, rest: Sequence[str]) -> None:
         """Keys of which some owners are away, and which those read then who were away."""

@@ -159,7 +159,7 @@ MUTANTS = (
         ("I16",),
         (
             Edit(
-                f"{LAYOUTS}.adopt",
+                f"{LAYOUTS}._adopt",
                 "out = same and old.knows(me) and not layout.knows(me)",
                 "out = False",
             ),
@@ -171,7 +171,7 @@ MUTANTS = (
         ("I16", "I9"),
         (
             Edit(
-                f"{LAYOUTS}.adopt",
+                f"{LAYOUTS}._adopt",
                 "refill=gains",
                 "refill=False",
             ),

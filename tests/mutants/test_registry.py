@@ -11,7 +11,7 @@ import pytest
 import dynamo.node
 from dynamo.core import quorum, record
 from tests.mutants.patch import Edit, Mutant, SeamMoved, applied
-from tests.mutants.probes import PROBES
+from tests.mutants.probes_of_rings import PROBES
 from tests.mutants.registry import MUTANTS
 
 

@@ -149,6 +149,8 @@ class Oracle:
     def spoiled(self, name: str) -> None:
         """A drive was wiped, rolled back, or lost or damaged something that was durable: what only
         it had is excused from here on."""
+        if name not in self.registry.mirrors:
+            return  # It counts for nothing any more.
         self.live.spoiled[name] = self.world.schedule.now
         self.live.damaged[name] = self.world.hosts[name].starts
         self.registry.reread(name, self.world.hosts[name].drive.durable())

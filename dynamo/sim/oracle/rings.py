@@ -23,7 +23,7 @@ from dynamo.sim.oracle.registry import Registry
 from dynamo.sim.workload import BUCKETS
 from dynamo.sim.world import World
 
-MARGIN_S = 1.0
+MARGIN_S = 0.3
 """For so long before a write nobody may have adopted another layout, if it is to be judged by the
 one there is."""
 
@@ -38,6 +38,7 @@ class RingChecks:
     adopted_at: float = float("-inf")
     _by_version: dict[tuple[int, int], Layout] = attrs.field(factory=dict)
     _held: dict[str, Layout] = attrs.field(factory=dict)
+    _before: dict[str, Layout] = attrs.field(factory=dict)
     _unseen: set[str] = attrs.field(factory=set)
     _rings: dict[tuple[Member, ...], Ring] = attrs.field(factory=dict)
 
@@ -50,6 +51,7 @@ class RingChecks:
     def adopted(self, drive: str, layout: Layout) -> None:
         """A drive has another layout; `NONE` for one that is empty."""
         self.adopted_at = self.world.schedule.now
+        self._before[drive] = self._held.get(drive, NONE)
         self._held[drive] = layout
         if not layout.version:
             return
@@ -238,8 +240,12 @@ class RingChecks:
 
     def cleared(self, drive: str, row: bytes, old: Record) -> bool:
         """Whether a record may be dropped as one that others own: by the steady layout of its own
-        drive it has no part in it, and every owner knows all that it knows."""
+        drive it has no part in it, and every owner knows all that it knows. What was under way as
+        the next layout came may end, as long as the node does not say that it goes by that."""
         registry, layout = self._registry, self._held.get(drive, NONE)
+        node = self.world.hosts[drive].node
+        if layout.beside and node is not None and node.view.layouts.used < layout.version:
+            layout = self._before.get(drive, NONE)
         if layout.stage != "steady" or not layout.version:
             return False
         owners = self._owners(self._ring(layout.members), row)
