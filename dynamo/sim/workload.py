@@ -130,6 +130,9 @@ def around(
         elif fault.kind == "clock_jump":
             for _ in range(CLOCK_WRITES):
                 drawing.write(fault.at + rng.uniform(0.0, fault.seconds), node, "latest")
+            # What it stamped may lie further ahead than the others let their clocks be moved.
+            for _ in range(CLOCK_WRITES):
+                drawing.write(end + rng.uniform(0.1, 5.0), rng.choice(rest), "latest")
         elif fault.kind in ("kill", "stop", "power_cut"):
             for _ in range(CLOCK_WRITES):
                 drawing.write(end + rng.uniform(0.5, 5.0), node, "latest")

@@ -90,6 +90,15 @@ def test_a_flip_comes_while_those_who_could_mend_it_are_away() -> None:
     assert all(o.options == {"r": "1"} for o in made if o.kind == "get" and o not in strict)
 
 
+def test_what_a_wrong_clock_stamped_is_written_over_by_the_others() -> None:
+    """While it is wrong through its node, and after that through those whose clocks are right."""
+    jump = Fault(at=30.0, kind="clock_jump", targets=("n3",), seconds=4.0, amount=500.0)
+    made = around(Random(1), [jump], names=NAMES, clients=2, first=1)
+    assert {(o.bucket, o.key) for o in made} == {("latest", "f/h0")}
+    assert {o.entry == "n3" for o in made if o.at < 34} == {True}
+    assert {o.entry == "n3" for o in made if o.at > 34} == {False}
+
+
 def test_keys_are_replaced_while_some_are_cut_off_to_the_end() -> None:
     """They were made before, and only those that are left are told."""
     last = Fault(at=80.0, kind="partition", targets=("n1", "n2"), seconds=LASTING_S)
