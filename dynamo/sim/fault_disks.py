@@ -34,16 +34,16 @@ SPOILING = frozenset(("chunk_flip", "record_flip", "wipe", "roll_back"))
 
 class Disks:
     """Begins and ends faults of disks. `settled()` says whether every copy is where it should be;
-    `spoiled(name)` is told of each disk that is not what was written to it any more; `lags(row)`:
-    whether it is one that is to be damaged first, as an owner lacks something of it, so that
-    mending it has to be careful whom it asks."""
+    `spoiled(name, knowing)` is told of each disk that is not what was written to it any more, and
+    whether its checksums say so; `lags(row)`: whether it is one that is to be damaged first, as an
+    owner lacks something of it, so that mending it has to be careful whom it asks."""
 
     def __init__(
         self,
         world: World,
         processes: Processes,
         settled: Callable[[], bool],
-        spoiled: Callable[[str], None],
+        spoiled: Callable[[str, bool], None],
         lags: Callable[[bytes], bool],
     ) -> None:
         self._world = world
@@ -70,7 +70,7 @@ class Disks:
         if fault.kind == "wipe":
             self._processes.take_down(number, host.name, "kill")
             host.drive.wipe()
-            self._tell(host.name)
+            self._tell(host.name, False)
         elif fault.kind == "roll_back":
             self._processes.take_down(number, host.name, "kill")
             self._snapshots[number] = host.drive.snapshot()
@@ -99,6 +99,16 @@ class Disks:
         self._spoiled = name
         return True
 
+    def rot(self) -> None:
+        """Flips a bit in a record and one in a chunk, both on one disk, if there are any."""
+        running = [host for host in self._world.hosts.values() if host.node is not None]
+        self._rng.shuffle(running)
+        for host in running:
+            if self.may_spoil(host.name):
+                why_not = [self._flip(host, kind) for kind in ("record_flip", "chunk_flip")]
+                if not all(why_not):
+                    return
+
     def _flip(self, host: Host, kind: str) -> str:
         others = [h.drive for h in self._world.hosts.values() if h is not host]
         if kind == "chunk_flip":
@@ -112,7 +122,7 @@ class Disks:
             where = host.drive.flip_record(self._rng, told, self._lags)
         if where is None:
             return "nothing is stored that is anywhere else"
-        self._tell(host.name)
+        self._tell(host.name, True)
         self._world.trace.add(host.name, f"disk: {where} flips")
         return ""
 
@@ -120,7 +130,7 @@ class Disks:
         if host.node is not None:
             self._world.kill(host.name)
         host.drive.roll_back(self._snapshots.pop(number))
-        self._tell(host.name)
+        self._tell(host.name, False)
         self._processes.rise(host.name)
 
     def _follow(self, host: Host) -> None:

@@ -210,7 +210,7 @@ class Watched(Protocol):
 
     def settled(self) -> bool: ...
 
-    def spoiled(self, name: str) -> None: ...
+    def spoiled(self, name: str, knowing: bool = False) -> None: ...
 
     def lags(self, row: bytes) -> bool: ...
 
@@ -299,6 +299,10 @@ class Faults:
             drive.stalled = False
         self._held.clear()
         self._look()
+
+    def rot(self) -> None:
+        """Lets bits flip at rest, where nobody reads: only a scrub can find them then."""
+        self._disks.rot()
 
     @property
     def calm(self) -> bool:

@@ -268,7 +268,7 @@ class _Run:
         if why:
             self._broken("I6", f"Not quiet {SETTLE_S:g} s after the last fault. {why}")
         else:
-            self._oracle.settle(self._faults.release)
+            self._oracle.settle(self._faults.release, self._faults.rot)
         self._settled_after = world.schedule.now - began
         self._notes.tell_violations()
 

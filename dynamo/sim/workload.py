@@ -71,6 +71,7 @@ AGAIN = 4
 
 LOSS_WRITES, CLOCK_WRITES, LATE_WRITES = 4, 3, 16
 APART_KEYS = f"{KNOWN}apart"
+OLD_WRITES = 4
 LOSS_BUCKETS = ("wide", "wide", "plain")
 ALONE_READS, APART_WRITES = 12, 8
 MOVING_KEYS, MOVES, MOVES_S = 10, 36, 10.0
@@ -117,11 +118,12 @@ def around(
     """Writes and reads of a few keys that a fault makes telling. Numbers count from `first`.
 
     Through a node whose disk goes back or is lost, before that and as soon as it runs again: it
-    must not give out a dot a second time, nor say that there is nothing. The same after a record
-    was damaged, and with others away (`dynamo.sim.faults.draw_around_flips`) in strict ones.
-    Among those that are left when others are cut off to the end: it has to be read while hints
-    wait, and what it replaced must not. Through one whose clock is wrong, and through those that
-    come up after it: what they stamp has to win over what they hold.
+    must not give out a dot a second time, not even to a client that has seen none of those before,
+    nor say that there is nothing. The same after a record was damaged, and with others away
+    (`dynamo.sim.faults.draw_around_flips`) in strict ones. Among those that are left when others
+    are cut off to the end: it has to be read while hints wait, and what it replaced must not.
+    Through one whose clock is wrong, and through those that come up after it: what they stamp has
+    to win over what they hold.
     """
     drawing = _Around(rng, clients, first)
     for fault in faults:
@@ -140,6 +142,9 @@ def around(
         elif fault.kind == "clock_jump":
             for _ in range(CLOCK_WRITES):
                 drawing.write(fault.at + rng.uniform(0.0, fault.seconds), node, "latest")
+            # What it stamped may lie further ahead than the others let their clocks be moved.
+            for _ in range(CLOCK_WRITES):
+                drawing.write(end + rng.uniform(0.1, 5.0), rng.choice(rest), "latest")
         elif fault.kind in ("kill", "stop", "power_cut"):
             for _ in range(CLOCK_WRITES):
                 drawing.write(end + rng.uniform(0.5, 5.0), node, "latest")
@@ -173,12 +178,15 @@ class _Around:
         key: str,
         size: int,
         seen: bool,
+        client: int | None = None,
         **options: str,
     ) -> None:
+        if client is None:
+            client = self._rng.randrange(self._clients)
         self.made.append(
             Operation(
                 number=self._first + len(self.made), at=max(at, 0.0),
-                client=self._rng.randrange(self._clients),
+                client=client % self._clients,
                 kind=kind, entry=entry, bucket=bucket, key=key, seen=seen, size=size,
                 options=options,
             )
@@ -194,6 +202,20 @@ class _Around:
         for _ in range(2 * LOSS_WRITES):
             self.write(end + rng.uniform(0.1, 5.0), node, rng.choice(LOSS_BUCKETS))
         self.reads(end, 2.0, node)
+        for number in range(OLD_WRITES):
+            self.old(f"f/old{number}", last, span, end, node)
+
+    def old(self, key: str, last: float, span: float, end: float, node: str) -> None:
+        """A client reads a key, others write it through a node whose disk is lost then, and as soon
+        as that one is back the first client writes through it, having seen none of theirs: there
+        the node learns of no dot of its own from others."""
+        rng, client = self._rng, self._rng.randrange(self._clients)
+        size = rng.randint(*SMALL)
+        self._do(last - span - 0.5, "put", node, "wide", key, size, False)
+        self._do(last - span - 0.2, "get", node, "wide", key, 0, False, client)
+        for part in (0.3, 0.6):
+            self._do(last - part * span, "put", node, "wide", key, size, False, client + 1)
+        self._do(end + rng.uniform(0.05, 1.0), "put", node, "wide", key, size, True, client)
 
     def reads(self, at: float, span: float, entry: str) -> None:
         """Of keys that are written often, by one answer alone."""

@@ -239,7 +239,31 @@ def test_a_bit_flips_in_a_record_if_there_is_one() -> None:
     bench.inject("record_flip", "n2", seconds=0.0)
     assert bench.faults.injected == {"record_flip": 1}
     assert drive.written().get("records", b"row") != sealed
-    assert bench.oracle.told == ["n2"]
+    assert (bench.oracle.told, bench.oracle.knowing) == (["n2"], [True])
+
+
+def test_at_rest_bits_flip_on_one_disk() -> None:
+    """In a record and in a chunk, though it is no fault of the plan; only what is elsewhere too."""
+    bench = Bench()
+    bench.oracle.is_settled = True
+    bench.faults.rot()
+    assert bench.oracle.told == []
+    data = b"chunk" * 100
+    sealed = KEEPING["records"].encode(b"row", Record({"n2": 1}))
+    drives = [bench.world.hosts[name].drive for name in ("n2", "n3")]
+    for name in ("n2", "n3"):
+        bench.world.node(name).committer.submit(lambda txn: txn.put("records", b"row", sealed))
+        bench.world.node(name).chunks.write(digest_of(data), data)
+    bench.world.run_for(1.0)
+    bench.faults.heal()
+    bench.faults.rot()
+    (name,) = set(bench.oracle.told)
+    assert (len(bench.oracle.told), bench.oracle.knowing) == (2, [True, True])
+    for drive in drives:
+        whole = drive is not bench.world.hosts[name].drive
+        assert (drive.written().get("records", b"row") == sealed) is whole
+        assert (drive.chunks_durable[digest_of(data)] == data) is whole
+    assert not bench.faults.injected
 
 
 def test_a_wiped_disk_is_empty_when_its_node_comes_back() -> None:
@@ -248,7 +272,7 @@ def test_a_wiped_disk_is_empty_when_its_node_comes_back() -> None:
     bench.inject("wipe", "n2", seconds=3.0)
     drive = bench.world.hosts["n2"].drive
     assert list(drive.durable().scan("meta", b"")) == []
-    assert bench.oracle.told == ["n2"]
+    assert (bench.oracle.told, bench.oracle.knowing) == (["n2"], [False])
     bench.world.run_for(4.0)
     assert "n2" in runs(bench)
 

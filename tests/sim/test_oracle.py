@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dynamo.api.documented import DocumentedFace
+from dynamo.background.scrub import Scrub
 from dynamo.coordinator.writes import Spread
 from dynamo.sim.clients import Clients
 from dynamo.sim.history import History
@@ -20,7 +21,10 @@ from dynamo.sim.world import World
 from dynamo.storage.copies import Copies
 from dynamo.storage.owned import own, owned
 
-QUIET: dict[str, dict[str, Any]] = {"log": {"level": "critical"}}
+QUIET: dict[str, dict[str, Any]] = {
+    "log": {"level": "critical"},
+    "repair": {"scrub_interval": 10.0},
+}
 EVERY_RUN = {"I1", "I2", "I3", "I5", "I6", "I7", "I8", "I9", "I10", "I12", "I13", "I14"}
 
 
@@ -51,7 +55,17 @@ class Run:
         world.run_for(6)
         world.schedule.run_while(lambda: not self.clients.idle(), world.schedule.now + 20)
         assert self.clients.idle()
-        self.oracle.settle()
+        self.oracle.settle(rot=self.rot)
+
+    def rot(self) -> None:
+        """A bit flips in a record that others have too."""
+        others = [host.drive.durable() for host in self.world.hosts.values() if host.name != "n2"]
+
+        def elsewhere(table: str, row: bytes, value: bytes) -> bool:
+            return any(view.get(table, row) == value for view in others)
+
+        assert self.world.hosts["n2"].drive.flip_record(Random(1), elsewhere)
+        self.oracle.spoiled("n2", knowing=True)
 
     def broken(self) -> set[str]:
         return {violation.invariant for violation in self.tally.violations}
@@ -127,6 +141,16 @@ def test_a_write_that_ignores_its_context_is_told(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(DocumentedFace, "_context", context)
     assert run_is_broken() >= {"I8", "I3"}
+
+
+def test_damage_at_rest_that_nobody_finds_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scrub that does nothing."""
+
+    async def step(self: Scrub) -> bool:
+        return False
+
+    monkeypatch.setattr(Scrub, "step", step)
+    assert run_is_broken() == {"I6"}
 
 
 def run_is_broken(fault: Any = None) -> set[str]:

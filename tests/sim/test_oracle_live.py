@@ -114,6 +114,19 @@ def test_a_strict_read_shows_what_was_acknowledged(
     assert run.broken() == broken
 
 
+def test_a_strict_read_may_miss_what_a_disk_lost_that_does_not_know_it() -> None:
+    """An emptied one. Who finds a bit flipped has to ask enough others first."""
+    run = Run()
+    run.did("w1", 0, 1)
+    run.live.spoiled["n2"] = 1.5
+    run.read("", 2, 3)
+    assert run.broken() == ["I9"]
+    run.live.emptied["n2"] = 1.5
+    run.read("", 2, 3)
+    assert run.broken() == ["I9"]
+    assert run.live.excused["disk lost"] == 1
+
+
 def test_a_strict_read_owes_nothing_to_a_write_that_asked_for_less() -> None:
     run = Run()
     run.did("w1", 0, 1, w=1)

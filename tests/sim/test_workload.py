@@ -90,6 +90,34 @@ def test_a_flip_comes_while_those_who_could_mend_it_are_away() -> None:
     assert all(o.options == {"r": "1"} for o in made if o.kind == "get" and o not in strict)
 
 
+def test_what_a_wrong_clock_stamped_is_written_over_by_the_others() -> None:
+    """While it is wrong through its node, and after that through those whose clocks are right."""
+    jump = Fault(at=30.0, kind="clock_jump", targets=("n3",), seconds=4.0, amount=500.0)
+    made = around(Random(1), [jump], names=NAMES, clients=2, first=1)
+    assert {(o.bucket, o.key) for o in made} == {("latest", "f/h0")}
+    assert {o.entry == "n3" for o in made if o.at < 34} == {True}
+    assert {o.entry == "n3" for o in made if o.at > 34} == {False}
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [("wipe", 9.0), ("roll_back", 20.0)])
+def test_a_client_that_saw_nothing_newer_writes_as_soon_as_a_lost_disk_is_back(
+    kind: str, seconds: float
+) -> None:
+    """It read before others wrote what is lost then, all of it through the one node."""
+    lost = Fault(at=30.0, kind=kind, targets=("n3",), seconds=seconds)
+    made = around(Random(1), [lost], names=NAMES, clients=2, first=1)
+    keys = sorted({o.key for o in made if o.key.startswith("f/old")})
+    assert len(keys) > 1
+    for key in keys:
+        first, read, *others, last = (o for o in made if o.key == key)
+        assert {o.entry for o in made if o.key == key} == {"n3"}
+        assert first.at < read.at < min(o.at for o in others)
+        assert max(o.at for o in others) < (30.0 if kind == "wipe" else 30.0 + seconds)
+        assert 30.0 + seconds < last.at < 31.1 + seconds
+        assert (read.kind, last.seen, last.client) == ("get", True, read.client)
+        assert {o.client for o in others} == {1 - read.client}
+
+
 def test_keys_are_replaced_while_some_are_cut_off_to_the_end() -> None:
     """They were made before, and only those that are left are told."""
     last = Fault(at=80.0, kind="partition", targets=("n1", "n2"), seconds=LASTING_S)

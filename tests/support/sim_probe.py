@@ -68,13 +68,15 @@ class FakeOracle:
     def __init__(self) -> None:
         self.is_settled = False
         self.told: list[str] = []
+        self.knowing: list[bool] = []
         self.last = NONE
 
     def settled(self) -> bool:
         return self.is_settled
 
-    def spoiled(self, name: str) -> None:
+    def spoiled(self, name: str, knowing: bool = False) -> None:
         self.told.append(name)
+        self.knowing.append(knowing)
 
     def lags(self, row: bytes) -> bool:
         return False

@@ -146,12 +146,15 @@ class Oracle:
         """Looks on at a drive; to be called before the node's first start."""
         host.drive.on_commit = self.registry.watch(host.name)
 
-    def spoiled(self, name: str) -> None:
+    def spoiled(self, name: str, knowing: bool = False) -> None:
         """A drive was wiped, rolled back, or lost or damaged something that was durable: what only
-        it had is excused from here on."""
+        it had is excused from here on. `knowing`: its node meets a checksum that is wrong, and is
+        to answer for nothing of the kind before others have told what it was."""
         if name not in self.registry.mirrors:
             return  # It counts for nothing any more.
         self.live.spoiled[name] = self.world.schedule.now
+        if not knowing:
+            self.live.emptied[name] = self.world.schedule.now
         self.live.damaged[name] = self.world.hosts[name].starts
         self.registry.reread(name, self.world.hosts[name].drive.durable())
 
@@ -225,9 +228,14 @@ class Oracle:
             for node in others
         )
 
-    def settle(self, release: Callable[[], None] = lambda: None) -> None:
+    def settle(
+        self,
+        release: Callable[[], None] = lambda: None,
+        rot: Callable[[], None] = lambda: None,
+    ) -> None:
         """Waits until all is quiet, and checks what must hold then; time passes. `release` is
-        called when every node has seen every other and was asked what it shows."""
+        called when every node has seen every other and was asked what it shows; `rot` in the end:
+        what it damages has to be whole again though nobody reads it."""
         assert self._rest is not None
         rest = self._rest
         self._wait(self._whole, SOON_S, WHOLE_S)
@@ -245,6 +253,10 @@ class Oracle:
             self.tally.broken("I16", self._now(), f"The ring does not come to rest. {why}")
         rest.converged()
         ListingChecks(rest).listings(rest.read_all())
+        if self.settled():
+            rot()
+            self._wait(self.settled, STEP_S)
+            rest.mended()
 
     def _wait(self, until: Callable[[], bool], step: float, most: float = SETTLE_S) -> None:
         end = self.world.schedule.now + most

@@ -53,6 +53,9 @@ class LiveChecks:
     members: int
     spoiled: dict[str, float] = attrs.field(factory=dict)
     damaged: dict[str, int] = attrs.field(factory=dict)
+    emptied: dict[str, float] = attrs.field(factory=dict)
+    """As `spoiled`, without flipped bits: who knows what it lacks has to ask enough others for it
+    before it counts in a quorum again."""
     excused: Counter[str] = attrs.field(factory=Counter)
     whole: Callable[[], bool] = lambda: False
     """Whether that is so, and every node has what was on a lost disk."""
@@ -244,7 +247,7 @@ class LiveChecks:
 
     def _spoilt(self, v: Write, r: int, n: int) -> bool:
         """Whether disks lost so much of `v` that R of N need not meet it."""
-        lost = (*self.spoiled.values(), *self.departed.values())
+        lost = (*self.emptied.values(), *self.departed.values())
         if not any(at >= v.begun for at in lost):
             return False
         return len(self.holders(v) or ()) + r <= n

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
@@ -67,20 +68,10 @@ class RestChecks:
 
     def converged(self) -> None:
         """I6: owners equal, nothing kept for others, and the chunks that records name are there."""
-        registry, tally = self.registry, self.live.tally
-        rows = dict.fromkeys(
-            row for m in registry.mirrors.values() for row in (*m.records, *m.held)
-        )
+        registry = self.registry
+        rows = self._rows()
         self.rings.uncleared(rows)
-        for row in rows:
-            if self._equal(row):
-                tally.held("I6")
-                continue
-            states = "; ".join(
-                f"{owner} {describe(registry.mirrors[owner].records.get(row, EMPTY))}"
-                for owner in self.owners(row)
-            )
-            self._broken("I6", f"owners of {registry.told(row)} differ at rest: {states}")
+        self._alike(rows, "at rest")
         for host, mirror in registry.mirrors.items():
             kept = [row for row in mirror.held if not registry.is_gone(row)]
             if mirror.hints and kept:
@@ -90,6 +81,29 @@ class RestChecks:
                 self._broken("I6", f"{host} still keeps a copy of {told}")
             self._chunks(host)
             self._timers(host)
+
+    def mended(self) -> None:
+        """I6 of what was damaged at rest and nobody has read since."""
+        self._alike(self._rows(), "after damage at rest")
+        for host in self.registry.mirrors:
+            for told in self.lacking(host):
+                self._broken("I6", f"{host} lacks {told}, after damage at rest")
+
+    def _rows(self) -> dict[bytes, None]:
+        mirrors = self.registry.mirrors.values()
+        return dict.fromkeys(row for m in mirrors for row in (*m.records, *m.held))
+
+    def _alike(self, rows: Iterable[bytes], when: str) -> None:
+        mirrors = self.registry.mirrors
+        for row in rows:
+            if self._equal(row):
+                self.live.tally.held("I6")
+                continue
+            states = "; ".join(
+                f"{owner} {describe(mirrors[owner].records.get(row, EMPTY))}"
+                for owner in self.owners(row)
+            )
+            self._broken("I6", f"owners of {self.registry.told(row)} differ {when}: {states}")
 
     def _timers(self, host: str) -> None:
         """A node at rest waits for few things: one for each connection, and what its runners, its
