@@ -6,8 +6,9 @@ it, is sent it, and looked at again. Only what every owner was shown to hold is 
 still the very record that was compared. Owners that are away are waited for.
 
 Nothing is cleared while the ring changes, and a change stops what is under way: the records may be
-this node's again. It cannot miss one: a layout is on disk before it counts, behind whatever was
-dropped before. What this node, by then an owner, pulls is compared after that.
+this node's again. What was being dropped as the layout came is gone by the time that the node says
+it goes by that layout, for a step counts as under way until its drop is on disk. What this node, by
+then an owner, pulls is compared after that.
 """
 
 from __future__ import annotations

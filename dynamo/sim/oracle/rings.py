@@ -36,6 +36,7 @@ class RingChecks:
     live: LiveChecks
     latest: Layout = NONE
     adopted_at: float = float("-inf")
+    _coming_at: float = float("-inf")
     _by_version: dict[tuple[int, int], Layout] = attrs.field(factory=dict)
     _held: dict[str, Layout] = attrs.field(factory=dict)
     _before: dict[str, Layout] = attrs.field(factory=dict)
@@ -72,9 +73,12 @@ class RingChecks:
         if layout.stage == "coming":
             # Who is not in doubt only now may have been away from the start.
             self._unseen.clear()
+            self._coming_at = self.world.schedule.now
             self.look()
         if layout.stage == "going" and before.stage == "coming":
+            self._look_at(before)
             self._handed_over(layout)
+            self._pulled(before)
         for gone in before.names():
             if not layout.knows(gone) and gone not in self.world.absent:
                 self._departed(gone)
@@ -84,10 +88,12 @@ class RingChecks:
 
     def look(self) -> None:
         """Notes who is away while a ring is coming; to be called now and then."""
-        if self.latest.stage == "steady":
-            return
+        if self.latest.stage != "steady":
+            self._look_at(self.latest)
+
+    def _look_at(self, layout: Layout) -> None:
         views = [h.node.view for h in self.world.hosts.values() if h.node is not None]
-        for member in self.latest.names():
+        for member in layout.names():
             known = [view for view in views if view.name != member]
             there = self.world.hosts[member].node is not None
             if not there or not all(v.is_healthy(member) or v.is_doubtful(member) for v in known):
@@ -177,6 +183,31 @@ class RingChecks:
                 for v in rules.owed(writes):
                     if self._counts(v, r, w, n) and not v.replaced:
                         self._is_with(v, ring, r)
+
+    def _pulled(self, coming: Layout) -> None:
+        """I16 as reads go over: what every owner had before the ring began to come, every new owner
+        has that was there all the while."""
+        now, then = self._ring(coming.members), self._ring(coming.beside)
+        away = {*self._unseen, *self.live.spoiled}
+        for place, writes in self.live.history.at.items():
+            if place[0] not in BUCKETS or BUCKETS[place[0]].conflicts == "latest":
+                continue
+            for v in rules.owed(writes):
+                holders = self.live.holders(v) or ()
+                for row in sorted({dot[0] for dot in self._registry.dots.get(v.id, ())}):
+                    owners = self._owners(now, row)
+                    if v.ended > self._coming_at - MARGIN_S or v.replaced or not owners:
+                        continue
+                    if not all(owner in holders for owner in owners):
+                        continue
+                    lacking = [o for o in self._owners(then, row) if o not in holders]
+                    if any(owner not in away for owner in lacking):
+                        self._broken(
+                            f"reads go over from layout {coming.version}, and {', '.join(lacking)} "
+                            f"lacks {v.id} of {name(place)}, which {', '.join(owners)} have"
+                        )
+                    else:
+                        self.live.tally.held("I16")
 
     def _is_with(self, v: Write, ring: Ring, r: int) -> None:
         registry, live = self._registry, self.live
