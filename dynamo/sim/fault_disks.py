@@ -110,7 +110,9 @@ class Disks:
                     return
 
     def _flip(self, host: Host, kind: str) -> str:
-        others = [h.drive for h in self._world.hosts.values() if h is not host]
+        # Those that are down may have left the ring, and then give nobody anything.
+        hosts = [other for other in self._world.hosts.values() if other is not host]
+        others = [other.drive for other in hosts if other.node is not None]
         if kind == "chunk_flip":
             where = host.drive.flip_chunk(self._rng, lambda d: _whole_elsewhere(d, others))
         else:
