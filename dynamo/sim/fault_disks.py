@@ -147,10 +147,12 @@ class Disks:
 
 
 def _whole_elsewhere(digest: bytes, others: list[Drive]) -> bool:
-    """Whether another disk could give a chunk: what is nowhere else no system keeps."""
+    """Whether another disk could give a chunk, and refers to it, so that it is there for long: what
+    is nowhere else no system keeps."""
     for drive in others:
         data = drive.chunks_durable.get(digest)
-        if data is not None and digest_of(data) == digest:
+        referred = drive.durable().get("refs", digest) is not None
+        if referred and data is not None and digest_of(data) == digest:
             return True
     return False
 
