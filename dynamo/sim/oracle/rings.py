@@ -200,6 +200,8 @@ class RingChecks:
                         continue
                     if not all(owner in holders for owner in owners):
                         continue
+                    if all(owner in away for owner in owners):
+                        continue  # There was nobody to have it from.
                     lacking = [o for o in self._owners(then, row) if o not in holders]
                     if any(owner not in away for owner in lacking):
                         self._broken(
