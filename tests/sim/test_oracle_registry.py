@@ -139,6 +139,9 @@ class Spoilt:
     def __init__(self, left: dict[bytes, bytes] | None = None) -> None:
         self.left = left or {}
 
+    def get(self, table: str, key: bytes) -> bytes | None:
+        return None
+
     def scan(self, table: str, start: bytes) -> list[tuple[bytes, bytes]]:
         return list(self.left.items()) if table == "records" else []
 

@@ -227,6 +227,10 @@ class Registry:
             if merged.same_versions(new):
                 self._tally.held("I7")
                 return
+        elif table == "records" and old.is_tombstone():
+            # Reaped, and written anew within the same commit.
+            self._buried(name, row, old)
+            return
         self._broken(
             "I7",
             f"{table} of {self.told(row)} at {name} went from {describe(old)} to {describe(new)}",
