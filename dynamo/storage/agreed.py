@@ -7,7 +7,7 @@ decides and writes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -26,8 +26,6 @@ ABSTAIN_ROW = b"abstain"
 """The row of `meta` with the version up to which this node votes on nothing."""
 OUT_ROW = b"out"
 """The row of `meta` that says that this node was in the ring and is not any more."""
-
-T = TypeVar("T")
 
 
 @attrs.define
@@ -78,12 +76,14 @@ class LayoutBook:
                     self.abstains = max(self.abstains, layout.version + 1)
             return news
 
-        def landed(outcome: T) -> T:
+        def landed(outcome: Any) -> Any:
             self.identity.refills_coming -= refill
             return outcome
 
         self.identity.refills_coming += refill
-        return self.committer.submit(job).addCallback(take).addBoth(landed)
+        told: Deferred[bool] = Deferred()  # whoever waits for it may give up; the commit does not
+        self.committer.submit(job, take).addBoth(landed).chainDeferred(told)
+        return told
 
     def forget(self) -> Deferred[None]:
         """What was promised of the next layout is lost: this node does not vote on it."""
@@ -95,7 +95,7 @@ class LayoutBook:
         def take(version: int) -> None:
             self.abstains = version
 
-        return self.committer.submit(job).addCallback(take)
+        return self.committer.submit(job, take)
 
     def vote(
         self, version: int, change: Callable[[Promise], Promise | None]

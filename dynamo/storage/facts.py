@@ -109,7 +109,7 @@ class Identity:
         def take(_: None) -> None:
             self.number, self.incarnation = number, incarnation
 
-        return self.committer.submit(job).addCallback(take)
+        return self.committer.submit(job, take)
 
     def save_remembered(self, members: Iterable[Member]) -> Deferred[None]:
         """Writes what gossip knows, for the next start."""
@@ -129,7 +129,7 @@ class Identity:
         def take(_: None) -> None:
             self.actor, self.cluster, self.refilling = actor, cluster, refill
 
-        return self.committer.submit(job).addCallback(take)
+        return self.committer.submit(job, take)
 
     def begin_hand(self, hand: int) -> Deferred[None]:
         """Makes the node sign with a hand that was never used (`dynamo.storage.ledger`), and take
@@ -152,7 +152,7 @@ class Identity:
         def take(_: None) -> None:
             self.refilling = False
 
-        return self.committer.submit(lambda txn: txn.delete("meta", REFILL)).addCallback(take)
+        return self.committer.submit(lambda txn: txn.delete("meta", REFILL), take)
 
     def note_actor(self, name: str, actor: str) -> Deferred[None]:
         """Writes under which actor a member writes, so that it can be told if it forgets."""
@@ -233,7 +233,7 @@ class BucketTable:
                 self._take(bucket)
             return held
 
-        return self.committer.submit(job).addCallback(take)
+        return self.committer.submit(job, take)
 
     def _stored(self, txn: Transaction, row: bytes, name: str) -> tuple[Bucket, bool]:
         """The state on disk, and whether it is whole; a damaged one is taken from memory."""

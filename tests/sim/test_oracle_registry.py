@@ -145,9 +145,6 @@ class Spoilt:
     def scan(self, table: str, start: bytes) -> list[tuple[bytes, bytes]]:
         return list(self.left.items()) if table == "records" else []
 
-    def get(self, table: str, row: bytes) -> bytes | None:
-        return self.left.get(row) if table == "records" else None
-
 
 def test_what_only_a_lost_disk_had_cannot_be_kept() -> None:
     """And nothing else is excused."""
