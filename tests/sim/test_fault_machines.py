@@ -209,7 +209,8 @@ def test_a_stalled_disk_does_nothing_until_it_is_over() -> None:
 
 
 def test_a_bit_flips_in_a_chunk_if_there_is_one() -> None:
-    """And another disk has it whole: what is nowhere else no system keeps."""
+    """And another disk has it whole, for a record of its own: what is nowhere else no system
+    keeps, and what nobody refers to may go."""
     bench = Bench()
     data = b"whatever a client sends"
     digest = digest_of(data)
@@ -219,6 +220,10 @@ def test_a_bit_flips_in_a_chunk_if_there_is_one() -> None:
         written = bench.world.node(name).chunks.write(digest, data)
         bench.world.run_for(1.0)
         assert written.called
+    bench.inject("chunk_flip", "n2", seconds=0.0)
+    assert not bench.faults.injected
+    bench.world.node("n3").committer.submit(lambda txn: txn.put("refs", digest, b"one"))
+    bench.world.run_for(1.0)
     bench.inject("chunk_flip", "n2", seconds=0.0)
     assert bench.faults.injected == {"chunk_flip": 1}
     kept = bench.world.hosts["n2"].drive.written().chunks[digest]
@@ -254,6 +259,9 @@ def test_at_rest_bits_flip_on_one_disk() -> None:
     for name in ("n2", "n3"):
         bench.world.node(name).committer.submit(lambda txn: txn.put("records", b"row", sealed))
         bench.world.node(name).chunks.write(digest_of(data), data)
+        bench.world.node(name).committer.submit(
+            lambda txn: txn.put("refs", digest_of(data), b"one")
+        )
     bench.world.run_for(1.0)
     bench.faults.heal()
     bench.faults.rot()
