@@ -64,7 +64,10 @@ def test_records_that_grow_are_well() -> None:
     assert drives.registry.dots["w1"] == {(drives.row(), "n1", 1)}
     assert drives.registry.holders((drives.row(), "n1", 1)) == ["n1", "n2"]
     assert drives.registry.holders((drives.row(), "n1", 2)) == ["n1"]
-    assert drives.registry.covering(drives.row(), {"n1": 2}) == ["n1"]
+    assert drives.registry.covering(drives.row(), {"n1": 1}) == ["n1"], "n2 shows it still"
+    assert drives.registry.covering(drives.row(), {"n1": 2}) == []
+    drives.keep("n2", Record({"n1": 2}))
+    assert drives.registry.covering(drives.row(), {"n1": 2}) == ["n2"]
 
 
 def test_a_dot_of_two_writes_is_told() -> None:

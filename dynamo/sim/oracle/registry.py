@@ -109,11 +109,13 @@ class Registry:
         ]
 
     def covering(self, row: bytes, context: Context) -> list[str]:
-        """The drives that know everything in a context."""
+        """The drives that know everything in a context and show nothing of it: which have a delete
+        of what was seen with it, or something later."""
         return [
             name
             for name, mirror in self.mirrors.items()
-            if covers(mirror.known(row).context, context)
+            if covers((known := mirror.known(row)).context, context)
+            and not any(v.counter <= context.get(v.actor, 0) for v in known.versions)
         ]
 
     def hinted(self, row: bytes, target: str) -> bool:
