@@ -147,7 +147,7 @@ class Writer:
             lacked = self.lacks(op.incarnation, op.key)
             if lacked and (context is None or op.latest):
                 context, stamp = await self._base(op, lacked, stamp)
-            record = await self.copies.coordinate(
+            stored = self.copies.coordinate(
                 op.incarnation,
                 op.key,
                 op.draft,
@@ -158,11 +158,15 @@ class Writer:
                 owner=owner,
                 missed_by=missed,
             )
-            spread = Spread(self, op, record, preference, since)
-            spread.begin()
+            self.grace.enter(since)  # whoever waits may go; what gets to the disk is spread
+            begun: Deferred[Spread] = Deferred()
+            stored.addCallback(self._spread, op, preference, since)
+            stored.addBoth(self._leave, since).chainDeferred(begun)
+            spread = await begun
         finally:
             self.grace.leave(since)
         await spread.answered
+        record = spread.record
         made = _made(op, record)
         return CoordinateReply(
             self.view.name,
@@ -171,6 +175,15 @@ class Writer:
             dict(record.context),
             made,
         )
+
+    def _spread(self, record: Record, op: Coordinate, preference: Preference, since: int) -> Spread:
+        spread = Spread(self, op, record, preference, since)
+        spread.begin()
+        return spread
+
+    def _leave(self, outcome: Any, since: int) -> Any:
+        self.grace.leave(since)
+        return outcome
 
     async def _base(
         self, op: Coordinate, lacked: Sequence[str], stamp: int
@@ -215,11 +228,8 @@ class Half:
 
 
 class Spread:
-    """One record on its way to the other targets, of each ring that the write has to reach.
-
-    `answered` fires at W by each, or fails for good. It is part of what began at `since` until the
-    last one it was sent to has answered or failed.
-    """
+    """A record on its way to the other targets of each ring. `answered` fires at W by each, or
+    fails for good. It is part of what began at `since` until all it was sent to have answered."""
 
     def __init__(
         self, writer: Writer, op: Coordinate, record: Record, preference: Preference, since: int
@@ -227,7 +237,7 @@ class Spread:
         self._since = since
         self._writer = writer
         self._op = op
-        self._record = record
+        self.record = record
         self._halves = [Half.of(half, op.w) for half in preference.halves]
         self._timer: IDelayedCall | Watch | None = None
         self._full = False
@@ -236,8 +246,6 @@ class Spread:
     @property
     def acks(self) -> dict[str, Context]:
         """Who acknowledged, with the context held there, in the order of the answers."""
-        if len(self._halves) == 1:
-            return self._halves[0].tally.acks
         return {name: held for half in self._halves for name, held in half.tally.acks.items()}
 
     def begin(self) -> None:
@@ -245,7 +253,7 @@ class Spread:
         me = self._writer.view.name
         for half in self._halves:
             if half is self._halves[0] or half.preference.target(me) is not None:
-                half.tally.ack(me, self._record.context)
+                half.tally.ack(me, self.record.context)
         targets = self._targets(me)
         for target, halves in targets:
             for half in halves:
@@ -280,7 +288,7 @@ class Spread:
 
     def _send(self, target: Target, halves: list[Half]) -> None:
         op, writer = self._op, self._writer
-        merge = messages.Merge(op.incarnation, op.key, self._record, op.latest, target.stand_in_for)
+        merge = messages.Merge(op.incarnation, op.key, self.record, op.latest, target.stand_in_for)
         writer.grace.enter(self._since)
         replica = writer.view.replica(target.name)
         sent = replica.call(merge)
@@ -301,7 +309,7 @@ class Spread:
     def _supply(self, failure: Failure, replica: Replica, merge: messages.Merge) -> Any:
         failure.trap(MissingChunks)
         supplied = Deferred.fromCoroutine(deliver(self._writer.view, replica, merge))
-        return supplied.addCallback(lambda _: messages.MergeReply(dict(self._record.context)))
+        return supplied.addCallback(lambda _: messages.MergeReply(dict(self.record.context)))
 
     def _acked(self, reply: Reply, target: Target, halves: list[Half]) -> None:
         assert isinstance(reply, messages.MergeReply)
@@ -346,10 +354,7 @@ class Spread:
                     self._help(half, target.name)
         if not self.answered.called:
             left = max(self._op.timeout - LATE_S, 0)
-            self._timer = self._writer.clock.callLater(left, self._give_up)
-
-    def _give_up(self) -> None:
-        self._judge(final=True)
+            self._timer = self._writer.clock.callLater(left, self._judge, True)
 
     def _judge(self, final: bool = False) -> None:
         verdicts = [half.tally.verdict for half in self._halves]
@@ -365,8 +370,8 @@ class Spread:
 
     def _lost(self) -> DynamoError:
         """For the ring by which it failed."""
-        tally = next((h.tally for h in self._halves if h.tally.verdict != "won"), None)
-        tally = tally or self._halves[0].tally
+        halves = [half for half in self._halves if half.tally.verdict != "won"]
+        tally = (halves or self._halves)[0].tally
         if self._full:
             return StorageFull(f"Too few nodes have room for this ({tally.why()}).")
         return QuorumNotMet("write", len(tally.acks), tally.needed, tally.why())

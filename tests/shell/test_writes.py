@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
+from twisted.internet.defer import CancelledError, Deferred
 
 from dynamo.core.clock import wall_ms_of
 from dynamo.errors import NotReady, QuorumNotMet, StorageFull
@@ -119,6 +123,32 @@ def test_a_late_owner_whose_stand_in_lacks_the_chunks_gets_a_hint() -> None:
     assert cluster.nodes[c].owned("k") == cluster.nodes[b].owned("k")
     assert cluster.nodes[c].chunks.stored == cluster.nodes[b].chunks.stored
     assert cluster.nodes[d].chunks.stored == {}
+
+
+def test_a_write_is_spread_though_its_client_has_gone() -> None:
+    """It hung up while the disk took its time: all owners get what the coordinator stored."""
+    cluster = TestCluster(3)
+    a, b, c = names_of(cluster)
+    disk: list[Callable[[], None]] = []
+    node = cluster.nodes[a]
+    run = node.committer._run
+
+    def slow(call: Callable[[], Any]) -> Deferred[Any]:
+        done: Deferred[Any] = Deferred()
+        disk.append(lambda: run(call).chainDeferred(done))
+        return done
+
+    node.committer._run = slow  # type: ignore[assignment]
+    waiting = Deferred.fromCoroutine(cluster.put_later(a, "k", b"x"))
+    cluster.pass_time(0.1)
+    waiting.addErrback(lambda f: f.trap(CancelledError) and None)
+    waiting.cancel()
+    while disk:
+        disk.pop(0)()
+        cluster.pass_time(0.1)
+    for name in (a, b, c):
+        assert cluster.nodes[name].owned("k").live(), name
+    assert node.grace.passed(node.grace.mark()), "nothing is under way any more"
 
 
 def test_a_lost_write_says_how_many_answered() -> None:
