@@ -111,7 +111,7 @@ class Membership:
         self.layouts = Layouts(placed, none, book, grace, rng, clock, self)
         self.ring: Ring = self.layouts.ring
         self.beside: Ring | None = self.layouts.beside
-        self._naming = Naming(identity, about_me, clock, self._named)
+        self._naming = Naming(identity, about_me, clock, self._named, rng)
         self._left: Deferred[None] | None = None
         self._awaiting: tuple[str, ...] = ()
         self.epoch = 0
@@ -354,7 +354,7 @@ class Membership:
             # By now bucket states and the layout are known; where there is no bucket there is
             # nothing to take back, and a newcomer takes what it needs before it owns it.
             lost = self.layout.knows(self.name) and self.has_data()
-            self._naming.draw(self.peers.hellos(), refill=lost)
+            self._naming.draw(self.peers.hellos(), self.layout.names(), refill=lost)
 
     def _named(self) -> None:
         if not self._stopped:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from dynamo.log import make_logger
+from dynamo.storage import ledger
 from dynamo.storage.facts import Identity
 from dynamo.wire.hello import Hello
 
@@ -18,7 +20,7 @@ log = make_logger()
 
 class Naming:
     """Draws the actor of `identity` once. `about_me()` is what the node says of itself, `named()`
-    is called when it has a name, or may be given one again."""
+    is called when it has a name, or may be given one again. `rng` draws hands."""
 
     def __init__(
         self,
@@ -26,21 +28,27 @@ class Naming:
         about_me: Callable[[], Hello],
         clock: IReactorTime,
         named: Callable[[], None],
+        rng: Random,
     ) -> None:
+        self._rng = rng
         self._identity = identity
         self._about_me = about_me
         self._clock = clock
         self._named = named
         self._saving = False
 
-    def draw(self, hellos: Iterable[Hello], *, refill: bool) -> None:
+    def draw(self, hellos: Sequence[Hello], members: Sequence[str], *, refill: bool) -> None:
         """Takes an actor that none of the others has seen. `refill`: the others hold what was on
-        this node's disk."""
+        this node's disk. One of the `members` that has not answered may have seen a later actor
+        than those that have: then the node signs with a hand of its own from the start."""
         if self._saving:
             return
         me, self._saving = self._about_me(), True
         actor = _unused(me.name, hellos)
-        saved = self._identity.save(actor, f"{me.cluster_name}/{me.partitions}", refill=refill)
+        silent = set(members) - {me.name} - {hello.name for hello in hellos}
+        hand = self._rng.randrange(*ledger.NEW_HANDS) if silent and me.name in members else 0
+        cluster = f"{me.cluster_name}/{me.partitions}"
+        saved = self._identity.save(actor, cluster, refill=refill, hand=hand)
         saved.addCallbacks(self._saved, self._not_saved)
 
     def note(self, name: str, actor: str) -> None:

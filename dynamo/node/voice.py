@@ -14,15 +14,13 @@ from dynamo.core.refilling import Progress, Refilling
 from dynamo.core.sightings import Origin, Sightings
 from dynamo.core.transfers import Moved
 from dynamo.log import make_logger
+from dynamo.storage import ledger
 from dynamo.storage.agreed import LayoutBook
 from dynamo.storage.copies import Copies
 from dynamo.storage.facts import BucketTable, Identity
 from dynamo.wire.hello import Hello
 
 log = make_logger()
-
-NEW_HANDS = (1 << 16, 1 << 31)
-"""Of these a node draws its hand when it does not know which it has used; counted up otherwise."""
 
 
 @attrs.define(eq=False)
@@ -89,7 +87,7 @@ class Voice:
 
     def sign_anew(self) -> Deferred[None]:
         """Signs with a hand nobody has seen, durably."""
-        hand = self.rng.randrange(*NEW_HANDS)
+        hand = self.rng.randrange(*ledger.NEW_HANDS)
         # The incarnation went back with the disk: what is sent under it looks long given up.
         self.book.forget().addErrback(lambda f: log.error("Not stored: {f}", f=f.value))
         begun = self.identity.begin_hand(hand)

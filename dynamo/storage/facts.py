@@ -116,15 +116,19 @@ class Identity:
         data = REMEMBERED.encode(list(members))
         return self.committer.submit(lambda txn: self._state(txn, REMEMBERED_KEY, data))
 
-    def save(self, actor: str, cluster: str, *, refill: bool = False) -> Deferred[None]:
+    def save(
+        self, actor: str, cluster: str, *, refill: bool = False, hand: int = 0
+    ) -> Deferred[None]:
         """Writes what this node is; it holds from when the Deferred fires. `refill`: the others
-        may hold what this node ought to."""
+        may hold what this node ought to. `hand`: the one it begins with, if not the first."""
 
         def job(txn: Transaction) -> None:
             self._state(txn, ACTOR, actor.encode())
             self._state(txn, CLUSTER, cluster.encode())
             if refill:
                 self._state(txn, REFILL, ROW_FORMAT)
+            if hand:
+                ledger.begin_hand(txn, hand)
 
         def take(_: None) -> None:
             self.actor, self.cluster, self.refilling = actor, cluster, refill

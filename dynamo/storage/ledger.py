@@ -68,6 +68,10 @@ def forgets(txn: Transaction) -> None:
     state(txn, DOUBTFUL, b"")
 
 
+NEW_HANDS = (1 << 16, 1 << 31)
+"""Of these a node draws its hand when it does not know which it has used; counted up otherwise."""
+
+
 def begin_hand(txn: Transaction, hand: int) -> None:
     """Signs as another hand from here on; `hand` is one that was never used."""
     state(txn, HAND, _U64.pack(hand))

@@ -6,6 +6,7 @@ import pytest
 
 from dynamo.core.buckets import Bucket, Properties
 from dynamo.core.members import Role
+from dynamo.storage import ledger
 from tests.support.shells import Disk, World
 
 
@@ -210,6 +211,26 @@ def test_a_node_that_forgot_the_others_does_not_serve_alone() -> None:
     assert "No seed" in n2.view.why_not_joined()
     world.start("n1")
     world.until(world.whole, "they are together")
+
+
+def test_who_lost_its_disk_twice_signs_as_nobody_did_before() -> None:
+    """Though the one that knows the actor in between is away: it signs with a hand of its own."""
+    world = World()
+    n1, n2, n3 = world.form("n1", "n2", "n3")
+    n2.kill()
+    world.until(lambda: n1.liveness()["n2"] == "dead", "n2 is dead")
+    n3.kill()
+    n3 = world.start("n3", "n1", disk=Disk())
+    world.until(lambda: n3.view.joined, "n3 is back with an empty disk")
+    first = ledger.signs_as(n3.engine.view(), n3.identity.actor)
+    assert n3.identity.actor == "n3~2"
+    n1.kill()
+    n3.kill()
+    n2 = world.start("n2", "n1", disk=n2.disk)
+    n3 = world.start("n3", "n2", disk=Disk())
+    world.until(lambda: n3.identity.actor != "", "n3 has an actor again")
+    assert n3.identity.actor == "n3~2"
+    assert ledger.signs_as(n3.engine.view(), n3.identity.actor) not in (first, "n3~2")
 
 
 def test_an_actor_is_known_to_others_as_soon_as_it_serves() -> None:
