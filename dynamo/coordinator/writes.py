@@ -25,7 +25,7 @@ from dynamo.core.clock import HybridClock
 from dynamo.core.grace import Grace
 from dynamo.core.preference import Preference, Target
 from dynamo.core.quorum import WriteTally
-from dynamo.core.record import Context, Record, Version
+from dynamo.core.record import Context, Record
 from dynamo.errors import (
     DynamoError,
     MissingChunks,
@@ -160,14 +160,14 @@ class Writer:
             )
             self.grace.enter(since)  # whoever waits may go; what gets to the disk is spread
             begun: Deferred[Spread] = Deferred()
-            stored.addCallback(self._spread, op, preference, since)
+            stored.addCallback(self._spread, op, preference, since, begun)
             stored.addBoth(self._leave, since).chainDeferred(begun)
             spread = await begun
         finally:
             self.grace.leave(since)
         await spread.answered
         record = spread.record
-        made = _made(op, record)
+        made = None if op.draft is None else record.version_of(op.draft.write)
         return CoordinateReply(
             self.view.name,
             {name: dict(context) for name, context in spread.acks.items()},
@@ -176,8 +176,17 @@ class Writer:
             made,
         )
 
-    def _spread(self, record: Record, op: Coordinate, preference: Preference, since: int) -> Spread:
+    def _spread(
+        self,
+        record: Record,
+        op: Coordinate,
+        preference: Preference,
+        since: int,
+        waits: Deferred[Any],
+    ) -> Spread:
         spread = Spread(self, op, record, preference, since)
+        if waits.called:
+            spread.answered.addErrback(lambda _: None)  # nobody waits any more
         spread.begin()
         return spread
 
@@ -379,16 +388,6 @@ class Spread:
 
 def _unexpected(failure: Failure) -> None:
     log.failure("Spreading a write failed", failure=failure)
-
-
-def _made(op: Coordinate, record: Record) -> Version | None:
-    """The version this write became, as it stands in the record."""
-    if op.draft is None:
-        return None
-    for version in record.versions:
-        if version.write == op.draft.write:
-            return version.strip()
-    return None
 
 
 def _unanswered(name: str) -> Callable[[object, float], object]:

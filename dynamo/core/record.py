@@ -106,6 +106,10 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
                 return False
         return bool(self.context)
 
+    def version_of(self, write: bytes) -> Version | None:
+        """The version that a write became, without its bytes; None if it is not among these."""
+        return next((v.strip() for v in self.versions if v.write == write), None)
+
     def known(self) -> bool:
         """Whether anything was ever written here (a tombstone is known and has no live version)."""
         return bool(self.context)

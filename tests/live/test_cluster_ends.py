@@ -226,6 +226,7 @@ async def test_a_full_disk_of_one_node_of_three(tmp_path: Path, disk: Path) -> N
     """While two of three have room nobody sees it, whichever node is asked."""
     own = {"n3": {"node": {"data_dir": str(disk / "n3")}}}
     async with running(Cluster(tmp_path, own=own)) as cluster:
+        await cluster.steady()  # while one has just joined, W of those before it are needed as well
         await cluster.ask("n1", "PUT", "/v1/buckets/b")
         ballast = disk / "ballast"
         ballast.write_bytes(bytes(DISK_BYTES - 66 * MIB))

@@ -115,7 +115,7 @@ def test_an_acknowledgement_before_w_disks_is_told(monkeypatch: pytest.MonkeyPat
 
     def begin(self: Spread) -> None:
         for half in self._halves:
-            half.tally.ack(self._writer.view.name, self._record.context)
+            half.tally.ack(self._writer.view.name, self.record.context)
         self.answered.callback(None)
 
     monkeypatch.setattr(Spread, "begin", begin)

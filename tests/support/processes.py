@@ -313,6 +313,15 @@ class Cluster:
 
         await self._until(look, "no node holds hints", seconds)
 
+    async def steady(self, seconds: float = START_S) -> None:
+        """Waits until no node knows of a change of the ring."""
+
+        async def look() -> bool:
+            told = [await self.ask(name, "GET", "/v1/cluster") for name in self.nodes]
+            return all(answer.json()["change"] is None for answer in told)
+
+        await self._until(look, "the ring is steady", seconds)
+
     async def replicas(self, name: str, bucket: str, key: str) -> dict[str, dict[str, Any]]:
         """What each replica of a key holds right now, asked through `name`."""
         told = await self.ask(name, "GET", f"/v1/ring/{quote(bucket)}/{quote(key)}")
