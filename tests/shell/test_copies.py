@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import fail
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import globalLogPublisher
 
 from dynamo.core.record import EMPTY
 from dynamo.errors import MissingChunks, NotReady, StorageFull
 from dynamo.storage import lmdb_engine
 from dynamo.storage.committer import Committer
+from dynamo.storage.effects import Effects
+from dynamo.storage.engine import Transaction
 from dynamo.storage.lmdb_engine import LmdbEngine
+from dynamo.storage.owned import own
+from dynamo.storage.places import PlaceBook, place
 from dynamo.storage.threads import run_here
 from tests.support.disk import INCARNATION, Disk, draft, failing, now, record
 
@@ -250,6 +255,43 @@ def test_room_runs_out_for_puts_and_not_for_deletes() -> None:
     assert disk.copies.hints.counts == {}
     disk.put(b"k", None)
     assert disk.read(b"k").live() == ()
+
+
+def test_totals_and_changes_are_of_what_was_committed() -> None:
+    """A commit that finds no room is done again without the jobs that need it, and a job that fails
+    is undone: neither counts, nor is a key named that nothing was stored of."""
+    disk = Disk()
+    disk.put(b"k", draft("1", bytes(1000)))
+    disk.engine.bytes_max = disk.engine.bytes_used() + 500
+    copies = disk.copies
+    held: list[tuple[Callable[[], Any], Deferred[Any]]] = []
+
+    def hold(call: Callable[[], Any]) -> Deferred[Any]:
+        held.append((call, Deferred()))
+        return held[-1][1]
+
+    def fail_late(txn: Transaction, effects: Effects) -> None:
+        own(txn, effects, INCARNATION, b"m", EMPTY, record("3"))
+        raise RuntimeError("after it has written")
+
+    copies.committer._run = hold
+    alone = copies.merge(INCARNATION, b"first", record("0"))
+    full = copies.coordinate(
+        INCARNATION, b"l", draft("2", bytes(5000)), actor="me", stamp=2, context=None
+    )
+    gone = copies.coordinate(INCARNATION, b"k", None, actor="me", stamp=3, context=None)
+    failed = copies.submit(fail_late, frees_space=True)
+    while held:
+        call, done = held.pop(0)
+        done.callback(call())
+    assert now(alone).known()
+    for refused, why in ((full, StorageFull), (failed, RuntimeError)):
+        with pytest.raises(why):
+            now(refused)
+    assert now(gone).live() == ()
+    assert copies.totals() == (1, 0)
+    named = PlaceBook(disk.engine.view()).pending
+    assert set(named) == {place(INCARNATION, b"first"), place(INCARNATION, b"k")}
 
 
 def test_in_a_latest_bucket_one_version_stays() -> None:
