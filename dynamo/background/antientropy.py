@@ -151,7 +151,7 @@ class AntiEntropy:
             known.due = now
             return
         waiting = {(d.copies, d.partition) for d in self._found if d.peer == peer}
-        for copies in self.classes():
+        for copies in self.around.classes():
             shared = [
                 p
                 for p in self.shared(copies).get(peer, ())
@@ -161,12 +161,6 @@ class AntiEntropy:
             ]
             batches = [shared[i : i + BATCH] for i in range(0, len(shared), BATCH)]
             known.left.extend((copies, batch) for batch in batches)
-
-    def classes(self) -> list[int]:
-        """The numbers of copies that buckets ask for, and the cluster's default."""
-        keeper = self.around.keeper
-        asked = {keeper.trees.copies_of(i) for i in keeper.buckets.by_incarnation}
-        return sorted({*asked, self.around.view.ring.copies})
 
     def shared(self, copies: int) -> dict[str, list[int]]:
         """The partitions this node owns together with each peer, by peer."""
@@ -271,7 +265,7 @@ class AntiEntropy:
         """The partitions this node owns, for `GET /v1/repair`: owners, when all pairs this node is
         part of were last equal (seconds since the epoch or None), keys that differ."""
         view, exchanges = self.around.view, self.around.keeper.exchanges
-        ring, classes = view.ring, self.classes()
+        ring, classes = view.ring, self.around.classes()
         told = []
         for partition in range(ring.partitions):
             owners = ring.owners(partition, ring.copies)

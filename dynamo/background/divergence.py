@@ -61,6 +61,11 @@ class Surroundings:
     tally: Tally = attrs.field(factory=Tally)
     slots: DeferredSemaphore = attrs.field(factory=lambda: DeferredSemaphore(MENDING_MAX))
 
+    def classes(self) -> tuple[int, ...]:
+        """The numbers of copies that buckets ask for, and the cluster's default."""
+        asked = {self.keeper.trees.copies_of(i) for i in self.keeper.buckets.by_incarnation}
+        return tuple(sorted({*asked, self.view.ring.copies}))
+
 
 @attrs.define(eq=False)
 class Divergence:

@@ -64,13 +64,15 @@ class Pulling:
 
     `moves`: for a change of the ring, and not because anything was lost here. Then a member that
     lacks what it lost itself is no source. And a pair counts as whole without a record of which no
-    member has all chunks, if that was so twice: the ring must not wait for what is lost.
+    member has all chunks, if that was so twice: the ring must not wait for what is lost. `told`:
+    how many tenths of it were logged; below 0, not even that it has begun.
     """
 
     around: Surroundings
     state: Refilling
     clock: IReactorTime
     moves: bool = False
+    told: int = -1
     _queue: deque[Pull] = attrs.field(factory=deque)
     _held_until: dict[str | Pair, float] = attrs.field(factory=dict)
     _chunks: DeferredSemaphore = attrs.field(factory=lambda: DeferredSemaphore(CHUNKS_AT_ONCE))
@@ -112,11 +114,26 @@ class Pulling:
         self.state.begin_anew()
         self._queue.clear()
 
-    def classes(self) -> tuple[int, ...]:
-        """The numbers of copies that buckets ask for, and the cluster's default."""
-        keeper = self.around.keeper
-        asked = {keeper.trees.copies_of(i) for i in keeper.buckets.by_incarnation}
-        return tuple(sorted({*asked, self.around.view.ring.copies}))
+    def tell(self, beginning: str, done: str) -> None:
+        """Logs that it begins, with `left` partitions in that sentence, and each further tenth of
+        them that is `done`, in a word."""
+        tenths = self.state.tenths()
+        if tenths == self.told or self.state.done:
+            return
+        began, self.told = self.told < 0, tenths
+        progress = self.state.progress(self.clock.seconds())
+        if began:
+            log.info(beginning, left=progress.partitions_left)
+        else:
+            log.info(
+                "{n} partitions are {done}, {left} are left; took {size} bytes, "
+                "{rate:.0f} a second",
+                n=progress.partitions_done,
+                done=done,
+                left=progress.partitions_left,
+                size=progress.bytes,
+                rate=progress.bytes_per_second,
+            )
 
     def appeared(self, peer: str) -> None:
         """A member is there: what it holds is asked for at the next step."""

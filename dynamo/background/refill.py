@@ -14,6 +14,8 @@ from dynamo.core.exchanges import Pair
 from dynamo.log import make_logger
 from dynamo.storage.facts import Identity
 
+BEGINNING = "This node takes back what was on its disk: {left} partitions are to be compared"
+
 log = make_logger()
 
 
@@ -24,7 +26,6 @@ class Refill:
     pulling: Pulling
     identity: Identity
     _expected: object = None
-    _tenths: int = -1
 
     async def step(self) -> bool:
         """Does a slice; True if there is more to do now."""
@@ -50,7 +51,7 @@ class Refill:
         if not pulling.recount():
             self._expected = None
             return False
-        classes = pulling.classes()
+        classes = pulling.around.classes()
         if self._expected != (ring.version, classes):
             self._expected = (ring.version, classes)
             pulling.state.expect(self._pairs(classes))
@@ -72,26 +73,7 @@ class Refill:
     # What is said of it.
 
     def _tell(self) -> None:
-        state = self.pulling.state
-        tenths = state.tenths()
-        if tenths == self._tenths or state.done:
-            return
-        began, self._tenths = self._tenths < 0, tenths
-        progress = state.progress(self.pulling.clock.seconds())
-        if began:
-            log.info(
-                "This node takes back what was on its disk: {left} partitions are to be compared",
-                left=progress.partitions_left,
-            )
-        else:
-            log.info(
-                "{done} partitions are whole, {left} are left; took {size} bytes, "
-                "{rate:.0f} a second",
-                done=progress.partitions_done,
-                left=progress.partitions_left,
-                size=progress.bytes,
-                rate=progress.bytes_per_second,
-            )
+        self.pulling.tell(BEGINNING, "whole")
 
     async def _end(self) -> None:
         state = self.pulling.state

@@ -34,6 +34,8 @@ PATIENCE_S = 5.0
 
 NEVER = float("inf")
 
+BEGINNING = "The ring changes: this node pulls {left} partitions"
+
 log = make_logger()
 
 
@@ -52,7 +54,6 @@ class Transfer:
     _stray: bool = False
     _why: str = ""
     _told_at: float = NEVER
-    _tenths: int = -1
 
     async def step(self) -> bool:
         """Does a slice; True if there is more to do now."""
@@ -102,7 +103,7 @@ class Transfer:
 
     def _begin(self, layout: Layout) -> None:
         self._layout, self._stray = layout, False
-        self._needs, self._expected, self._tenths = NOTHING, None, -1
+        self._needs, self._expected, self.pulling.told = NOTHING, None, -1
         self.passing.begin_anew()
         self.pulling.begin_anew()
 
@@ -149,7 +150,7 @@ class Transfer:
     def _look(self, coming: Ring) -> None:
         """Takes note of what there is to pull, if anything has changed."""
         state, view = self.pulling.state, self.pulling.around.view
-        classes = self.pulling.classes()
+        classes = self.pulling.around.classes()
         present = tuple([m.name for m in view.ring.members if self._is_there(m.name)])
         if self._expected == (classes, present):
             return
@@ -185,26 +186,7 @@ class Transfer:
     # What is said of it.
 
     def _tell(self) -> None:
-        state = self.pulling.state
-        tenths = state.tenths()
-        if tenths == self._tenths or state.done:
-            return
-        began, self._tenths = self._tenths < 0, tenths
-        progress = state.progress(self.pulling.clock.seconds())
-        if began:
-            log.info(
-                "The ring changes: this node pulls {left} partitions",
-                left=progress.partitions_left,
-            )
-        else:
-            log.info(
-                "{done} partitions are pulled, {left} are left; took {size} bytes, "
-                "{rate:.0f} a second",
-                done=progress.partitions_done,
-                left=progress.partitions_left,
-                size=progress.bytes,
-                rate=progress.bytes_per_second,
-            )
+        self.pulling.tell(BEGINNING, "pulled")
 
     def _end(self) -> None:
         self._done = self._layout.version

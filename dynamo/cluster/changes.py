@@ -9,24 +9,22 @@ import attrs
 
 from dynamo.cluster.layouts import Layouts
 from dynamo.core.layout import Layout, keeps_majorities, with_member, without
-from dynamo.errors import NoSuchMember, Refused
+from dynamo.core.plans import why_refused
+from dynamo.errors import Refused
 from dynamo.ports import Liveness
 
 PATIENCE_S = 5.0
 """How long is tried to get most members to agree."""
 
-WhyRefused = Callable[..., Refused | NoSuchMember | None]
-
 
 @attrs.define(eq=False)
 class Changes:
     """The `Changing` of a running node. `liveness()` is by name, `copies()` the most copies that a
-    bucket wants, `why_refused` says what cannot be (`dynamo.core.plans`)."""
+    bucket wants."""
 
     layouts: Layouts
     liveness: Callable[[], Mapping[str, Liveness]]
     copies: Callable[[], int]
-    why_refused: WhyRefused
 
     def uses(self, name: str) -> int:
         return self.layouts.uses(name)
@@ -59,13 +57,11 @@ class Changes:
 
     async def _take_out(self, kind: Literal["leave", "remove"], name: str, force: bool) -> Layout:
         def make(base: Layout) -> Layout | None:
-            why = self.why_refused(
-                kind, name, base, self.liveness(), self.copies(), self.layouts.me.name
-            )
-            if why is not None and not (force and why.code == "too_few_members"):
+            copies, me = self.copies(), self.layouts.me.name
+            why = why_refused(kind, name, base, self.liveness(), copies, me, force=force)
+            if why is not None:
                 raise why
             staying = without(base.next_members, name)
-            copies = self.copies()
             if not keeps_majorities(min(copies, len(base.members)), min(copies, len(staying))):
                 raise Refused(
                     "change_under_way",

@@ -129,8 +129,9 @@ def compatible(mine: int, theirs: int, floor: int = 0) -> bool:
 def keeps_majorities(before: int, after: int) -> bool:
     """Whether from so many owners of a key one may go to so many of the same at once.
 
-    An owner in both rings pulls nothing. Of those before, all but a majority may lack a write that
-    was acknowledged; they must be no majority of those after.
+    Of those before, all but a majority may lack a write that was acknowledged; they must be no
+    majority of those after. Where a key is to have fewer owners those that stay pull as well
+    (`dynamo.core.transfers`), but only from members that are there.
     """
     return (before - 1) // 2 <= after // 2
 

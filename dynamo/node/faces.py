@@ -47,8 +47,8 @@ def build_faces(
     metrics: Metrics,
     work: Work,
     aside: Run,
-    changing: Changing | None = None,
-    underway: Callable[[], Underway] = Underway,
+    changing: Changing,
+    underway: Callable[[], Underway],
 ) -> tuple[Klein, ...]:
     """All of the API port's. `aside` runs a computation that takes long; `changing` and `underway`
     are as in `dynamo.api.changes`."""

@@ -27,7 +27,6 @@ from dynamo.coordinator.terms import Defaults
 from dynamo.core.clock import HybridClock
 from dynamo.core.grace import Grace
 from dynamo.core.members import IDENTITY_MAX, Role
-from dynamo.core.plans import why_refused
 from dynamo.core.refilling import Refilling
 from dynamo.core.sightings import Origin, Sightings
 from dynamo.core.swim import Swim
@@ -218,7 +217,6 @@ class Node(Service):
             self.view.layouts,
             lambda: {m.name: m.liveness for m in self.view.members()},
             lambda: self.table.copies_wanted(config.replication.n),
-            why_refused,
         )
 
     def _build_view(self, grace: Grace) -> Membership:

@@ -14,7 +14,6 @@ from twisted.python.failure import Failure
 from dynamo.cluster.changes import Changes
 from dynamo.cluster.layouts import Layouts
 from dynamo.core.layout import Layout
-from dynamo.core.plans import why_refused
 from tests.support.shells import Shell, World
 
 
@@ -24,7 +23,6 @@ def changes(shell: Shell, copies: int = 1) -> Changes:
         shell.view.layouts,
         lambda: {m.name: m.liveness for m in shell.view.members()},
         lambda: copies,
-        why_refused,
     )
 
 
