@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from dynamo.core.buckets import Bucket, Properties
 from dynamo.core.record import Draft, Record
 from dynamo.sim.history import History, Write, body_of, etag_of
-from dynamo.sim.oracle.registry import Registry
+from dynamo.sim.oracle.registry import Changes, Registry
 from dynamo.sim.tally import Tally
 from dynamo.storage import hints, rows
 from dynamo.wire.codec import HINT, KEEPING, STATE, Hint
@@ -23,8 +24,13 @@ class Drives:
     def __init__(self, made: Bucket = MADE) -> None:
         self.history, self.tally = History(), Tally()
         self.registry = Registry(self.history, self.tally, lambda: 1.0)
-        self._hooks = {name: self.registry.watch(name) for name in ("n1", "n2")}
+        self._hooks: dict[str, Callable[[Changes], None]] = {}
+        self.watch("n1")
+        self.watch("n2")
         self.commit("n1", "buckets", b"b", None, STATE.encode(b"b", made))
+
+    def watch(self, name: str) -> None:
+        self._hooks[name] = self.registry.watch(name)
 
     def commit(self, at: str, table: str, row: bytes, old: Any, new: Any, **more: Any) -> None:
         self._hooks[at]({table: {row: (old, new)}, **more})
@@ -158,8 +164,8 @@ def test_what_only_a_lost_disk_had_cannot_be_kept() -> None:
     drives.keep("n1", both, key="l")
     drives.keep("n2", both, key="l")
     drives.registry.reread("n1", Spoilt())
-    assert drives.registry.unkeepable == {"w1"}
-    assert drives.registry.lost == {drives.row(): [{"n1": 1}]}
+    assert drives.registry.losses.unkeepable == {"w1"}
+    assert drives.registry.losses.lost == {drives.row(): [{"n1": 1}]}
     assert drives.registry.holders((drives.row("l"), "n1", 1)) == ["n2"]
     drives.keep("n1", both, key="l")
     assert drives.broken() == []

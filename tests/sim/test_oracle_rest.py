@@ -13,6 +13,7 @@ from dynamo.sim.oracle.listed import ListingChecks
 from dynamo.sim.oracle.rest import TIMERS_MAX, RestChecks
 from dynamo.sim.oracle.rings import RingChecks
 from dynamo.sim.schedule import START_S
+from dynamo.storage import ledger
 from dynamo.wire.codec import KEEPING
 from tests.sim.test_oracle_live import Run
 from tests.sim.test_oracle_registry import Spoilt, put
@@ -53,7 +54,7 @@ def test_what_is_owed_is_shown() -> None:
     run.did("w3", 2, 3)
     assert judge(run, "w2 w3") == []
     assert judge(run, "w2") == ["I1"]
-    run.registry.unkeepable.add("w3")
+    run.registry.losses.unkeepable.add("w3")
     assert judge(run, "w2") == []
     assert run.live.excused == {"disk lost": 1}
 
@@ -75,9 +76,9 @@ def test_a_lost_disk_excuses_only_what_it_alone_knew_to_be_gone() -> None:
     run.keep("n1", put(Record(), draft))
     run.did("d", 2, 3, seen=("w1",), deletes=True)
     assert judge(run, "w1") == ["I3"]
-    run.registry.lost[run.row()] = [{"n2": 4}]
+    run.registry.losses.lost[run.row()] = [{"n2": 4}]
     assert judge(run, "w1") == ["I3"]
-    run.registry.lost[run.row()] = [{"n1": 1}]
+    run.registry.losses.lost[run.row()] = [{"n1": 1}]
     assert judge(run, "w1") == []
 
 
@@ -114,7 +115,7 @@ def test_what_an_old_disk_brought_back_of_a_register_is_let_pass() -> None:
     run = Run()
     run.history.at[("latest", "k")] = []
     assert judge(run, "w1", "latest") == ["I1"]
-    run.registry.put_back.add("w1")
+    run.registry.losses.put_back.add("w1")
     assert judge(run, "w1", "latest") == []
     assert run.live.excused == {"put back": 1}
 
@@ -125,11 +126,18 @@ class StubNode:
     def __init__(self) -> None:
         self.chunks: dict[bytes, float] = {}
         self.pending_calls: list[str] = []
+        self.meta: dict[bytes, bytes] = {}
         self.starts = 1
         self.drive = self.reactor = self.machine = self.schedule = self
         self.hosts = {"n1": self, "n2": self}
         self.ends: list[int] = []
         self.now = 0.0
+
+    def durable(self) -> StubNode:
+        return self
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        return self.meta.get(key)
 
     def placed(self, digest: bytes) -> float | None:
         at = self.chunks.get(digest)
@@ -170,6 +178,10 @@ def test_a_chunk_of_a_damaged_record_stays_until_the_next_start() -> None:
     assert run.broken() == []
     assert run.live.excused == {"chunks after damage": 1}
     there.starts = 2
+    there.meta[ledger.DOUBTFUL] = b""  # It was damaged still.
+    checks._freed("n1")
+    assert run.broken() == []
+    there.meta.clear()
     checks._freed("n1")
     assert run.broken() == ["I6"]
 

@@ -74,26 +74,55 @@ def test_what_a_quorum_took_is_shown_as_soon_as_all_are_back() -> None:
     run = Run()
     on_disks(run, "n1")
     checks = returned(run)
-    checks._abreast(shown("w1", 2))
-    checks._abreast(shown("w1", 2, newest=True))
-    checks._abreast(shown("", 1))
+    checks._abreast(shown("w1", 2), set())
+    checks._abreast(shown("w1", 2, newest=True), set())
+    checks._abreast(shown("", 1), set())
     assert run.broken() == []
-    checks._abreast(shown("", 2))
-    checks._abreast(shown("", 2, newest=True))
+    checks._abreast(shown("", 2), set())
+    checks._abreast(shown("", 2, newest=True), set())
     assert run.broken() == ["I1", "I1"]
 
 
-def test_who_awaits_a_hint_does_not_make_a_file_not_found() -> None:
-    """I1 at R=1: what an owner lacks, a hint for it tells."""
+@pytest.mark.parametrize(
+    ("holder", "away", "now", "known"),
+    [
+        ("n1", True, LATER, True),
+        ("n1", True, 2.0, False),
+        ("n1", False, LATER, False),
+        ("n3", True, LATER, False),
+    ],
+    ids=["known", "not long ago", "was there all the time", "another write's hint"],
+)
+def test_who_awaits_a_hint_does_not_make_a_file_not_found(
+    holder: str, away: bool, now: float, known: bool
+) -> None:
+    """I1 at R=1: what an owner lacks, a hint tells that was made when it was away, by a node that
+    has the write."""
+    run = Run()
+    on_disks(run, "n1")
+    run.watch("n3")
+    run.registry.away = lambda name, other: away and (name, other) == (holder, "n2")
+    place = hints.place("n2", MADE.incarnation, b"k")
+    hint = HINT.encode(place, Hint(0, MADE.incarnation, b"k"))
+    run.commit(holder, "hints", place, None, hint)
+    (write,) = run.history.at["strict", "k"]
+    assert returned(run, now)._is_known_of(write) == known
+    returned(run, now)._abreast(shown("", 1), {write.id} if known else set())
+    assert run.broken() == (["I1"] if known else [])
+
+
+def test_a_hint_that_is_made_again_still_tells_of_who_was_away() -> None:
     run = Run()
     on_disks(run, "n1")
     place = hints.place("n2", MADE.incarnation, b"k")
     hint = HINT.encode(place, Hint(0, MADE.incarnation, b"k"))
-    run.commit("n1", "hints", place, None, hint)
-    returned(run, now=2.0)._abreast(shown("", 1))
-    assert run.broken() == []
-    returned(run)._abreast(shown("", 1))
-    assert run.broken() == ["I1"]
+    row, *_ = next(iter(run.registry.dots["w1"]))
+    for away, missed in ((True, True), (False, True)):
+        run.registry.away = lambda name, other, away=away: away  # type: ignore[misc]
+        run.commit("n1", "hints", place, None, hint)
+        assert run.registry.missed((row, "n1", 1), "n2") == missed
+    run.commit("n1", "hints", place, hint, None)
+    assert not run.registry.missed((row, "n1", 1), "n2")
 
 
 def test_what_was_replaced_is_not_shown_when_all_are_back() -> None:
@@ -101,9 +130,9 @@ def test_what_was_replaced_is_not_shown_when_all_are_back() -> None:
     run = Run()
     run.did("w1", 0, 1)
     run.did("w2", 2, 3, seen=("w1",))
-    returned(run)._abreast(shown("w2", 2))
+    returned(run)._abreast(shown("w2", 2), set())
     assert run.broken() == []
-    returned(run)._abreast(shown("w1 w2", 2))
+    returned(run)._abreast(shown("w1 w2", 2), set())
     assert run.broken() == ["I3"]
 
 

@@ -101,7 +101,7 @@ def test_who_leaves_may_take_nothing_along() -> None:
         assert list(run.world.absent) == ["n1"]
         assert "n1" not in run.registry.mirrors
         assert run.broken() == ([] if away else ["I16"])
-        assert bool(run.registry.unkeepable) == away
+        assert bool(run.registry.losses.unkeepable) == away
 
 
 def test_what_others_have_too_may_go_with_a_leaver() -> None:

@@ -117,7 +117,7 @@ class Oracle:
         )
         self.rings = RingChecks(world, self.live)
         self.registry.adopted, self.registry.cleared = self.rings.adopted, self.rings.cleared
-        self.registry.owners = self.rings.owners
+        self.registry.owners, self.registry.away = self.rings.owners, self._away
         self.live.owners = self.rings.all_owners
         self.live.by_all_rings, self.live.serves = self.rings.by_all_rings, self._serves
         history.watcher = self.live
@@ -173,6 +173,12 @@ class Oracle:
     def _serves(self, name: str, since: float) -> bool:
         at = self.world.since.get(name)
         return at is not None and at <= since and name not in self.world.absent
+
+    def _away(self, name: str, other: str) -> bool:
+        node = self.world.hosts[name].node
+        return node is not None and not (
+            node.view.is_healthy(other) or node.view.is_doubtful(other)
+        )
 
     def lags(self, row: bytes) -> bool:
         """Whether it is one of the keys that are written while some owners are away, and they do

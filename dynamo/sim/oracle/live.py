@@ -130,7 +130,7 @@ class LiveChecks:
     def uncovered(self, u: Write, v: Write) -> bool:
         """Whether some dot of `v` is not in the context that `u` carried. Only a write that was
         tried twice has more than one."""
-        if v.id in self.registry.put_back:
+        if v.id in self.registry.losses.put_back:
             self.excused["put back"] += 1
             return True
         dots = self.registry.dots.get(v.id, ())

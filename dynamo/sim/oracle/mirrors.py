@@ -5,19 +5,20 @@ from __future__ import annotations
 import attrs
 
 from dynamo.core.buckets import Bucket
-from dynamo.core.record import EMPTY, Context, Record
+from dynamo.core.record import EMPTY, Context, Record, Version
 from dynamo.sim.history import Place
 
 
 @attrs.define(eq=False)
 class Mirror:
-    """What was committed on one drive. `records` and `held` by row; `unnamed`: when a commit left
-    no record that names a chunk, by its digest; `pinned`: the digests of chunks that records named
-    which the drive lost."""
+    """What was committed on one drive. `records` and `held` by row; `hints`: whether the target was
+    held to be away when its hint was made, or made again; `unnamed`: when a commit left no record
+    that names a chunk, by its digest; `pinned`: the digests of chunks that records named which the
+    drive lost."""
 
     records: dict[bytes, Record] = attrs.field(factory=dict)
     held: dict[bytes, Record] = attrs.field(factory=dict)
-    hints: set[bytes] = attrs.field(factory=set)
+    hints: dict[bytes, bool] = attrs.field(factory=dict)
     buckets: dict[str, Bucket] = attrs.field(factory=dict)
     unnamed: dict[bytes, float] = attrs.field(factory=dict)
     pinned: set[bytes] = attrs.field(factory=set)
@@ -26,6 +27,18 @@ class Mirror:
         """The digests of all chunks that records name."""
         kept = (*self.records.values(), *self.held.values())
         return {digest for record in kept for digest in record.chunk_digests()}
+
+    def note_hint(self, row: bytes, there: bool, away: bool) -> None:
+        """A commit made or dropped a hint; `away`: its target is held to be."""
+        if there:
+            self.hints[row] = away or self.hints.get(row, False)
+        else:
+            self.hints.pop(row, None)
+
+    def holds(self, row: bytes, version: Version) -> bool:
+        """Whether this drive knows of a version."""
+        kept = (self.records.get(row), self.held.get(row))
+        return any(knows(record, version.actor, version.counter) for record in kept)
 
     def known(self, row: bytes) -> Record:
         """All this drive knows of a key; for its context: versions are not judged."""

@@ -15,6 +15,7 @@ from dynamo.core.record import EMPTY, Context, Record, Version
 from dynamo.errors import Corrupt
 from dynamo.sim.history import History, Place
 from dynamo.sim.oracle.arrivals import Arrivals, Dot
+from dynamo.sim.oracle.losses import Losses
 from dynamo.sim.oracle.mirrors import Located, Mirror, covers, describe, dots_of, knows
 from dynamo.sim.schedule import START_S
 from dynamo.sim.tally import Tally
@@ -27,9 +28,7 @@ Changes = Mapping[str, Mapping[bytes, tuple[bytes | None, bytes | None]]]
 
 class Registry:
     """All drives. `versions` by dot, `dots` by the id of the write, `dirty`: rows that changed
-    since somebody cleared it. `lost` holds, by row, contexts that went with a spoiled disk and were
-    nowhere else; `unkeepable` the ids of writes that went so; `put_back` those that an old disk
-    brought back after their tombstones were reaped."""
+    since somebody cleared it."""
 
     def __init__(self, history: History, tally: Tally, now: Callable[[], float]) -> None:
         self._history = history
@@ -40,9 +39,7 @@ class Registry:
         self.dots: dict[str, set[Dot]] = {}
         self.buckets: dict[str, dict[int, Bucket]] = {}
         self.dirty: dict[bytes, None] = {}
-        self.lost: dict[bytes, list[Context]] = {}
-        self.unkeepable: set[str] = set()
-        self.put_back: set[str] = set()
+        self.losses = Losses(history, self.mirrors)
         self.arrivals = Arrivals()
         self.owners: Callable[[bytes], tuple[str, ...]] = lambda row: ()
         """The owners of a row."""
@@ -50,6 +47,8 @@ class Registry:
         """Told of every layout that comes to a drive."""
         self.cleared: Callable[[str, bytes, Record], bool] = lambda name, row, old: False
         """Whether a drive may drop a record as one that others own."""
+        self.away: Callable[[str, str], bool] = lambda name, other: False
+        """Whether a node holds another to be away."""
         self._hidden: set[Dot] = set()
         self._targets: dict[bytes, str] = {}
         self._located: dict[bytes, Located] = {}
@@ -118,13 +117,25 @@ class Registry:
             and not any(v.counter <= context.get(v.actor, 0) for v in known.versions)
         ]
 
-    def hinted(self, row: bytes, target: str) -> bool:
-        """Whether some drive has a hint of the key for `target`."""
+    def hinted(self, row: bytes, target: str) -> list[str]:
+        """The drives that have a hint of the key for `target`."""
+        place = self._hint(row, target)
+        return [name for name, mirror in self.mirrors.items() if place in mirror.hints]
+
+    def missed(self, dot: Dot, target: str) -> bool:
+        """Whether a drive that knows the dot has a hint of its key for `target`, made when that was
+        away: it asks for it when it is back."""
+        row, actor, counter = dot
+        place = self._hint(row, target)
+        return any(
+            mirror.hints.get(place, False) and knows(mirror.known(row), actor, counter)
+            for mirror in self.mirrors.values()
+        )
+
+    def _hint(self, row: bytes, target: str) -> bytes:
         found = self.locate(row)
-        if found is None:
-            return False
-        place = hints.place(target, found.bucket.incarnation, found.place[1].encode())
-        return any(place in mirror.hints for mirror in self.mirrors.values())
+        assert found is not None
+        return hints.place(target, found.bucket.incarnation, found.place[1].encode())
 
     # Commits.
 
@@ -140,10 +151,8 @@ class Registry:
         for row, (_, new) in changes.get("buckets", {}).items():
             self._bucket(mirror, row, new)
         for row, (_, new) in changes.get("hints", {}).items():
-            if new is None:
-                mirror.hints.discard(row)
-            else:
-                mirror.hints.add(row)
+            target = self._targets.get(row[:8], "")
+            mirror.note_hint(row, new is not None, self.away(name, target))
         for table, kept in (("records", mirror.records), ("held", mirror.held)):
             for row, (_, new) in changes.get(table, {}).items():
                 if new == b"":
@@ -164,7 +173,7 @@ class Registry:
                     self._grew(name, table, row, old, record)
                 else:
                     # Its row was damaged; from here on it stands for what has come since.
-                    self._note_lost(row, old, record)
+                    self.losses.note_lost(row, old, record)
 
     def _bucket(self, mirror: Mirror, row: bytes, data: bytes | None) -> None:
         if data is None:
@@ -267,7 +276,7 @@ class Registry:
             theirs = self.mirrors[target].known(row)
             if covers(theirs.context, old.context):
                 self._tally.held("I7")
-            elif not self.was_lost(row, old.context):
+            elif not self.losses.was_lost(row, old.context):
                 self._broken(
                     "I7",
                     f"{name} dropped the copy of {self.told(row)} it kept for {target}: "
@@ -279,7 +288,11 @@ class Registry:
         for owner in self.owners(row):
             mirror = self.mirrors.get(owner)
             known = mirror is not None and covers(mirror.known(row).context, old.context)
-            if not known and not self.hinted(row, owner) and not self.was_lost(row, old.context):
+            if (
+                not known
+                and not self.hinted(row, owner)
+                and not self.losses.was_lost(row, old.context)
+            ):
                 self._broken(
                     "I7",
                     f"{name} dropped the copy of {self.told(row)} it kept for {target}, which is "
@@ -308,15 +321,7 @@ class Registry:
     def gone_with(self, row: bytes, old: Record) -> None:
         """A drive is gone for good, with this record."""
         self.dirty[row] = None
-        self._note_lost(row, old, EMPTY)
-
-    def was_lost(self, row: bytes, context: Context) -> bool:
-        """Whether a part of a context was nowhere else than on a drive that lost it."""
-        return any(
-            counter > 0 and counter <= lost.get(actor, 0)
-            for lost in self.lost.get(row, ())
-            for actor, counter in context.items()
-        )
+        self.losses.note_lost(row, old, EMPTY)
 
     # Disks that lost what was durable.
 
@@ -328,7 +333,7 @@ class Registry:
             for row, data in view.scan(table, b""):
                 if data:
                     kept[row] = broken.decode(table, row, data).record
-        now.hints = {row for row, _ in view.scan("hints", b"")}
+        now.hints = {r: before.hints.get(r, False) for r, _ in view.scan("hints", b"")}
         for row, data in view.scan("buckets", b""):
             try:
                 now.buckets[row.decode()] = STATE.decode(row, data)
@@ -340,39 +345,10 @@ class Registry:
         before.hints, before.buckets = now.hints, now.buckets
         before.pinned |= old.named() - now.named()
         for row in dict.fromkeys((*now.records, *now.held)):
-            self._note_put_back(row, old.known(row), before.known(row))
+            self.losses.note_put_back(row, old.known(row), before.known(row))
         for row in dict.fromkeys((*old.records, *old.held)):
             self.dirty[row] = None
-            self._note_lost(row, old.known(row), before.known(row))
-
-    def _note_put_back(self, row: bytes, old: Record, now: Record) -> None:
-        """What a disk that was put back has again, and of which nobody remembers any more that it
-        was deleted: the tombstone was reaped since."""
-        for version in now.versions:
-            if knows(old, version.actor, version.counter):
-                continue
-            if not any(
-                knows(mirror.known(row), version.actor, version.counter)
-                for mirror in self.mirrors.values()
-                if mirror.known(row) != now
-            ):
-                self.put_back.add(self.write_of(version))
-
-    def _note_lost(self, row: bytes, old: Record, now: Record) -> None:
-        gone = {a: c for a, c in old.context.items() if c > now.context.get(a, 0)}
-        if not gone:
-            return
-        # What no other disk knows of it is what no system could keep.
-        for mirror in self.mirrors.values():
-            theirs = mirror.known(row).context
-            gone = {a: c for a, c in gone.items() if c > theirs.get(a, 0)}
-        if gone:
-            self.lost.setdefault(row, []).append(gone)
-        for version in old.versions:
-            if not self.holders((row, version.actor, version.counter)):
-                write = self._history.by_etag.get(version.etag)
-                if write is not None:
-                    self.unkeepable.add(write.id)
+            self.losses.note_lost(row, old.known(row), before.known(row))
 
     # Words.
 

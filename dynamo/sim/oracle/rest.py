@@ -22,6 +22,7 @@ from dynamo.sim.oracle.rings import RingChecks
 from dynamo.sim.schedule import START_S
 from dynamo.sim.workload import BUCKETS
 from dynamo.sim.world import World
+from dynamo.storage import ledger
 from dynamo.storage.chunks import digest_of
 
 AT_ONCE = 16
@@ -142,9 +143,11 @@ class RestChecks:
                 self.live.tally.held("I6")
 
     def doubtful(self, host: str) -> bool:
-        """Whether a row was damaged since the node's last start, so that its accounts are right
-        again only with the next."""
-        return self.world.hosts[host].starts == self.live.damaged.get(host)
+        """Whether a row was damaged since the node's last start, or was damaged still at that one,
+        so that its accounts are right again only with the next."""
+        there = self.world.hosts[host]
+        damaged = there.starts == self.live.damaged.get(host)
+        return damaged or ledger.doubtful(there.drive.durable())
 
     def lacking(self, host: str) -> list[str]:
         """The records of a node of which a chunk is not on its disk, or not whole, in words."""
@@ -170,7 +173,7 @@ class RestChecks:
         for v in rules.owed(writes):
             if v.id in read.shown:
                 tally.held("I1")
-            elif v.id in self.registry.unkeepable:
+            elif v.id in self.registry.losses.unkeepable:
                 self.live.excused["disk lost"] += 1
             else:
                 self._broken(
@@ -206,7 +209,11 @@ class RestChecks:
         for v in rules.owed(writes):
             if v.seen == frozenset() and v.begun > first and v.id in read.shown:
                 self.live.tally.held("I4")
-            elif v.seen == frozenset() and v.begun > first and v.id not in self.registry.unkeepable:
+            elif (
+                v.seen == frozenset()
+                and v.begun > first
+                and v.id not in self.registry.losses.unkeepable
+            ):
                 told = f"{v.id} of {name(read.place)}, made after a delete at {first:.3f}"
                 self._broken("I4", f"{told}, is not shown by {read.entry}; {self.live._dots(v)}")
 
@@ -215,7 +222,7 @@ class RestChecks:
         return any(
             counter <= lost.get(actor, 0)
             for row, actor, counter in self.registry.dots.get(v.id, ())
-            for lost in self.registry.lost.get(row, ())
+            for lost in self.registry.losses.lost.get(row, ())
         )
 
     def _judge_latest(self, read: Read, writes: list[Write]) -> None:
@@ -224,10 +231,10 @@ class RestChecks:
         brought back after its tombstone was reaped is let pass, as where siblings are kept."""
         rows = {row for _, row in self.registry.rows(read.place)}
         dots = [dot for dot in self.registry.versions if dot[0] in rows]
-        if any(self.registry.lost.get(row) for row in rows):
+        if any(self.registry.losses.lost.get(row) for row in rows):
             self.live.excused["disk lost"] += 1
             return
-        if read.shown & self.registry.put_back:
+        if read.shown & self.registry.losses.put_back:
             self.live.excused["put back"] += 1
             return
         best = max(dots, key=self._order, default=None)

@@ -59,15 +59,17 @@ class ReturnChecks:
         that R answered, for the owners say whom they await and stand-ins are asked."""
         places = self._places(rows)
         nodes = self.rest.world.running()
+        # Now: what is asked repairs as it goes, and that may leave hints of another sort.
+        known = {v.id for p in places for v in self._writes(p) if self._is_known_of(v)}
         for shown in self._ask(places, nodes):
-            self._abreast(shown)
+            self._abreast(shown, known)
 
-    def _abreast(self, shown: Shown) -> None:
+    def _abreast(self, shown: Shown, known_of: set[str]) -> None:
         place, r = shown.place, shown.r
-        lacking = self._lacking(shown, lambda v: self._met(v, r) or self._told_of(v))
+        lacking = self._lacking(shown, lambda v: self._met(v, r) or v.id in known_of)
         if lacking:
             self._lost(lacking, shown, "as soon as all were back")
-        writes = self.rest.live.history.at.get(place, [])
+        writes = self._writes(place)
         known = [w for w in writes if w.id in shown.ids or self._met(w, r)]
         now = self.rest.live.now() + START_S
         pair = rules.stale(shown.ids, known, now, self.rest.live.uncovered)
@@ -84,15 +86,16 @@ class ReturnChecks:
         n, _, w = terms(write.bucket, self.rest.live.members, w=write.w)
         return r + w > n
 
-    def _told_of(self, v: Write) -> bool:
-        """Whether each owner has it, or awaits a hint of it: its word counts for nothing then
-        without those who keep hints for it."""
+    def _is_known_of(self, v: Write) -> bool:
+        """Whether each owner has it, or was away and awaits a hint of it: its word counts for
+        nothing then without those who keep hints for it. One that was there all the time and only
+        did not answer knows nothing of its hints."""
         if v.ended + OVER_S > self.rest.world.schedule.now:
             return False
         registry = self.rest.registry
         for dot in sorted(registry.dots.get(v.id, ())):
             have, owners = registry.holders(dot), self.rest.owners(dot[0])
-            if owners and all(o in have or registry.hinted(dot[0], o) for o in owners):
+            if owners and all(o in have or registry.missed(dot, o) for o in owners):
                 return True
         return False
 
@@ -129,6 +132,9 @@ class ReturnChecks:
 
     # Both.
 
+    def _writes(self, place: Place) -> list[Write]:
+        return self.rest.live.history.at.get(place, [])
+
     def _places(self, rows: Sequence[bytes]) -> list[Place]:
         found = [self.rest.registry.locate(row) for row in rows]
         places = sorted({located.place for located in found if located is not None})
@@ -158,8 +164,8 @@ class ReturnChecks:
 
     def _lacking(self, shown: Shown, due: Callable[[Write], bool]) -> Write | None:
         """A version that is due and not shown."""
-        writes = self.rest.live.history.at.get(shown.place, [])
-        lost = self.rest.registry.unkeepable
+        writes = self._writes(shown.place)
+        lost = self.rest.registry.losses.unkeepable
         owed = [v for v in rules.owed(writes) if v.id not in lost and due(v)]
         if owed:
             self.rest.live.tally.held("I1")

@@ -216,7 +216,7 @@ class RingChecks:
         for row in sorted({dot[0] for dot in registry.dots.get(v.id, ())}):
             owners, holders = self._owners(ring, row), live.holders(v) or ()
             have = [owner for owner in owners if owner in holders]
-            if not owners or v.id in registry.unkeepable:
+            if not owners or v.id in registry.losses.unkeepable:
                 continue
             if len(have) + r > len(owners):
                 live.tally.held("I16")
@@ -261,7 +261,7 @@ class RingChecks:
                     continue
                 if write not in rules.owed(self.live.history.at.get(write.place, [])):
                     continue
-                if registry.was_lost(row, {version.actor: version.counter}):
+                if registry.losses.was_lost(row, {version.actor: version.counter}):
                     continue
                 self._broken(
                     f"{gone} has left, and {write.id} of {registry.told(row)}, acknowledged at "
