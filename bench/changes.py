@@ -295,7 +295,7 @@ def loads(cluster: Cluster, seconds: float) -> tuple[str, str]:
     why = ""
     try:
         until(
-            lambda: abs(copies() - N) <= 0.01 * N,
+            lambda: abs(copies() - N) <= 0.001 * N,
             seconds,
             lambda: f"the nodes hold {copies():.2f} copies of each of {expected} objects, not {N}",
         )

@@ -94,7 +94,7 @@ def _sweep(seeds: Sequence[int], jobs: int) -> int:
         for outcome in over_seeds(seeds, min(jobs, len(seeds)), running.run_seed, silence):
             report.add(outcome)
             failed = isinstance(outcome, Crash) or bool(outcome.tally.violations)
-            bar.step(failed=failed)
+            bar.step(outcome.seed, failed=failed)
     except KeyboardInterrupt:
         interrupted = True
     bar.close()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +202,20 @@ def test_a_child_that_fails_dies_or_hangs_names_its_seed() -> None:
             report.add(crash)
     assert report.failed
     assert crew.SEED_S > 60
+
+
+def test_who_looks_on_learns_at_once_which_seed_failed(monkeypatch: Any, capsys: Any) -> None:
+    """Not only when all are through."""
+    done = [outcome(7), outcome(8, broken=True)]
+
+    def seeds(*_: Any) -> Iterator[Outcome]:
+        yield from done
+        told.append(capsys.readouterr().err)
+
+    told: list[str] = []
+    monkeypatch.setattr(command, "over_seeds", seeds)
+    assert command.main(["--seeds", "2", "--start", "7"]) == 1
+    assert told == ["seed 8 failed\n"]
 
 
 def test_ctrl_c_ends_it_with_what_there_is() -> None:
