@@ -11,9 +11,9 @@ from dynamo.core.record import Record
 from dynamo.core.ring import Member
 from dynamo.sim.oracle.rings import RingChecks
 from dynamo.storage.agreed import LAYOUT_ROW
-from dynamo.wire.codec import LAYOUT, seal
+from dynamo.wire.codec import BREAKING, LAYOUT, Broken, seal
 from tests.sim.test_oracle_live import Run
-from tests.sim.test_oracle_registry import put
+from tests.sim.test_oracle_registry import Spoilt, put
 
 N1, N2, N3, N4 = (Member(f"n{number}") for number in range(1, 5))
 STEADY = Layout(1, 7, (N1, N2, N3))
@@ -133,6 +133,23 @@ def test_what_others_own_may_be_dropped_when_they_have_it() -> None:
             run.rings._before["n1"] = AFTER
         run.drop("n1")
         assert run.broken() == told, (layout.stage, holders)
+
+
+def test_an_owner_whose_row_is_damaged_mends_it_by_others() -> None:
+    """So who hands over need not wait; for one that was wiped it must."""
+    for left, told in ((b"rot", []), (None, ["I7"])):
+        run = Changing()
+        run.adopt(STEADY)
+        record, row = run.put("n1", "n2", "n3", "n4"), run.row()
+        run.registry.reread("n2", Spoilt({} if left is None else {row: left}))
+        if left is not None:
+            aside = BREAKING["records"].encode(row, Broken(Record(), left, alone=False))
+            run.commit("n2", "records", row, left, aside)
+        run.rings._held["n1"] = run.rings._before["n1"] = AFTER
+        run.drop("n1")
+        assert run.broken() == told
+        run.keep("n2", record)
+        assert not run.registry.mirrors["n2"].rotten
 
 
 def test_what_a_stranger_keeps_at_rest_is_told() -> None:

@@ -14,7 +14,7 @@ class Mirror:
     """What was committed on one drive. `records` and `held` by row; `hints`: whether the target was
     held to be away when its hint was made, or made again; `unnamed`: when a commit left no record
     that names a chunk, by its digest; `pinned`: the digests of chunks that records named which the
-    drive lost."""
+    drive lost; `rotten`: what was in rows of owned keys that are damaged and not mended yet."""
 
     records: dict[bytes, Record] = attrs.field(factory=dict)
     held: dict[bytes, Record] = attrs.field(factory=dict)
@@ -22,6 +22,7 @@ class Mirror:
     buckets: dict[str, Bucket] = attrs.field(factory=dict)
     unnamed: dict[bytes, float] = attrs.field(factory=dict)
     pinned: set[bytes] = attrs.field(factory=set)
+    rotten: dict[bytes, Record] = attrs.field(factory=dict)
 
     def named(self) -> set[bytes]:
         """The digests of all chunks that records name."""
@@ -34,6 +35,10 @@ class Mirror:
             self.hints[row] = away or self.hints.get(row, False)
         else:
             self.hints.pop(row, None)
+
+    def seems(self, row: bytes) -> Record:
+        """What this drive holds of a key as an owner, or will again when it is mended."""
+        return self.rotten.get(row, self.records.get(row, EMPTY))
 
     def holds(self, row: bytes, version: Version) -> bool:
         """Whether this drive knows of a version."""

@@ -163,9 +163,13 @@ class Registry:
                     mirror.unnamed[digest] = self._now()
                 if new is None:
                     kept.pop(row, None)
+                    if kept is mirror.records:
+                        mirror.rotten.pop(row, None)
                     self._left(name, table, row, old, changes)
                     continue
                 found = broken.decode(table, row, new)
+                if found.was is None and kept is mirror.records:
+                    mirror.rotten.pop(row, None)
                 record = kept[row] = found.record
                 self._register(name, row, old, record, table == "records")
                 self._look_for_hidden(name, row, old, record)
@@ -332,7 +336,10 @@ class Registry:
         for table, kept in (("records", now.records), ("held", now.held)):
             for row, data in view.scan(table, b""):
                 if data:
-                    kept[row] = broken.decode(table, row, data).record
+                    found = broken.decode(table, row, data)
+                    kept[row] = found.record
+                    if found.fresh and kept is now.records:
+                        now.rotten[row] = before.seems(row)
         now.hints = {r: before.hints.get(r, False) for r, _ in view.scan("hints", b"")}
         for row, data in view.scan("buckets", b""):
             try:
@@ -342,7 +349,7 @@ class Registry:
         self.adopted(name, _layout(view.get("meta", LAYOUT_ROW)))
         old = Mirror(before.records, before.held, before.hints, before.buckets)
         before.records, before.held = now.records, now.held
-        before.hints, before.buckets = now.hints, now.buckets
+        before.hints, before.buckets, before.rotten = now.hints, now.buckets, now.rotten
         before.pinned |= old.named() - now.named()
         for row in dict.fromkeys((*now.records, *now.held)):
             self.losses.note_put_back(row, old.known(row), before.known(row))

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import attrs
 
 from dynamo.core.layout import NONE, Layout
-from dynamo.core.record import Record
+from dynamo.core.record import EMPTY, Record
 from dynamo.core.ring import Member, Ring
 from dynamo.sim.history import Write
 from dynamo.sim.oracle import rules
@@ -273,8 +273,9 @@ class RingChecks:
 
     def cleared(self, drive: str, row: bytes, old: Record) -> bool:
         """Whether a record may be dropped as one that others own: by the steady layout of its own
-        drive it has no part in it, and every owner knows all that it knows. What was under way as
-        the next layout came may end, as long as the node does not say that it goes by that."""
+        drive it has no part in it, and every owner knows all that it knows, or did until a row was
+        damaged, which it will mend. What was under way as the next layout came may end, as
+        long as the node does not say that it goes by that."""
         registry, layout = self._registry, self._held.get(drive, NONE)
         node = self.world.hosts[drive].node
         if layout.beside and node is not None and node.view.layouts.used < layout.version:
@@ -286,8 +287,8 @@ class RingChecks:
             return False
         for owner in owners:
             mirror = registry.mirrors.get(owner)
-            known = mirror.known(row).context if mirror is not None else {}
-            if not covers(known, old.context):
+            known = mirror.known(row).merge(mirror.seems(row)) if mirror is not None else EMPTY
+            if not covers(known.context, old.context):
                 return False
         return True
 
