@@ -102,8 +102,8 @@ class Buckets:
         try:
             bucket = await self._consult(op.name)
             new = self._decide(op, bucket)
-            if new is not bucket:
-                await self._tell_all(new)
+            # Also where it is done already: the change that did it may have reached only some.
+            await self._tell_all(new)
             return BucketMade(self.view.name, new, new.exists and not bucket.exists)
         finally:
             lock.release()

@@ -9,7 +9,7 @@ import pytest
 
 from dynamo.background.reaper import Reaper
 from dynamo.coordinator.requests import Options, Upload
-from dynamo.core.buckets import Properties
+from dynamo.core.buckets import Bucket, Properties
 from dynamo.core.record import Draft
 from dynamo.errors import BucketExists, DynamoError, NoSuchBucket, QuorumNotMet
 from dynamo.wire import messages
@@ -86,6 +86,19 @@ def test_two_racing_creates_have_one_winner() -> None:
         except BucketExists:
             outcomes.append("there")
     assert sorted(outcomes) == ["made"] + ["there"] * 4
+
+
+def test_a_change_that_reached_some_is_finished_by_who_asks_again() -> None:
+    """It finds nothing to change, and answers only when the others have it too."""
+    cluster = TestCluster(3)
+    first = serializer(cluster)
+    other = next(name for name in cluster.names if name != first)
+    made = Bucket("new").create(1, 1, PLAIN)
+    for name in cluster.names:
+        if name != other:
+            cluster.wait(cluster.nodes[name].table.merge([made]))
+    assert cluster.run(cluster.nodes[first].door.put_bucket("new", PLAIN))[2] is False
+    assert known(cluster) == [True] * 3
 
 
 @pytest.mark.parametrize("seed", range(10))
