@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 import attrs
+import msgspec
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
@@ -121,6 +122,7 @@ class Lister:
                     start_after.encode(),
                     prefix.encode(),
                     FETCH_GROUPED if grouped else FETCH,
+                    terms.strict,
                 ),
                 min(terms.timeout, PATIENCE_S),
             )
@@ -199,7 +201,7 @@ class Scan:
 
     def _move(self, after: bytes) -> None:
         scan = self._next
-        self._next = messages.Scan(scan.incarnation, after, scan.prefix, scan.limit)
+        self._next = msgspec.structs.replace(scan, after=after)
 
 
 @attrs.define(eq=False)

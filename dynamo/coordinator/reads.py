@@ -53,7 +53,7 @@ class Reader:
     view: ClusterView
     preferences: Preferences
     local_read: Callable[[bytes, bytes], Record]
-    awaits: Callable[[bytes, bytes], tuple[str, ...]]
+    awaits: Callable[[bytes, bytes, bool], tuple[str, ...]]
     clock: IReactorTime
     counted: Callable[[str, str], None]
     lateness: Lateness = attrs.field(init=False)
@@ -111,7 +111,7 @@ class Poll:
         view = reader.view
         preference = reader.preferences.of(incarnation, key, terms.n, terms.strict)
         names = [t.name for t in preference.targets]
-        own = 3 if reader.awaits(incarnation, key) else 0
+        own = 3 if reader.awaits(incarnation, key, terms.strict) else 0
 
         def cost(name: str) -> int:
             # This node's own copy costs nothing, unless it counts only with others' beside it, and
@@ -203,7 +203,7 @@ class Poll:
     def _ask(self, name: str) -> None:
         self.tally.ask(name)
         full, self._have_bytes = not self._have_bytes, True
-        read = messages.Read(self._incarnation, self._key, full)
+        read = messages.Read(self._incarnation, self._key, full, self._terms.strict)
         asked = self._reader.view.replica(name).call(read)
         asked.addCallbacks(self._answered, self._failed, callbackArgs=(name,), errbackArgs=(name,))
         asked.addErrback(_unexpected)
@@ -218,7 +218,7 @@ class Poll:
             return
         if record.versions:
             self._have_bytes = True
-        awaiting = self._reader.awaits(self._incarnation, self._key)
+        awaiting = self._reader.awaits(self._incarnation, self._key, self._terms.strict)
         self.tally.answer(name, record, awaiting)
         self._ask_aside(awaiting)
 

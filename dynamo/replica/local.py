@@ -34,7 +34,8 @@ class LocalReplica:
     `unread(digest, error)` is told of a chunk that is damaged or not here, `written(digest)` of one
     that somebody is about to refer to.
     `exchanged(incarnation, key)`: when the key's partition was last compared with another owner.
-    `awaits(incarnation, key)`, `awaits_listed(incarnation)`: as in `dynamo.replica.wholeness`.
+    `awaits(incarnation, key, strict)`, `awaits_listed(incarnation, strict)`: as in
+    `dynamo.replica.wholeness`.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class LocalReplica:
         self.unread: Callable[[bytes, StorageFault], object] = lambda digest, error: None
         self.written: Callable[[bytes], object] = lambda digest: None
         self.exchanged: Callable[[bytes, bytes], float | None] = lambda incarnation, key: None
-        self.awaits: Callable[[bytes, bytes], tuple[str, ...]] = lambda i, k: view.awaiting()
-        self.awaits_listed: Callable[[bytes], tuple[str, ...]] = lambda i: view.awaiting()
+        self.awaits: Callable[[bytes, bytes, bool], tuple[str, ...]]
+        self.awaits = lambda incarnation, key, strict: view.awaiting()
+        self.awaits_listed: Callable[[bytes, bool], tuple[str, ...]]
+        self.awaits_listed = lambda incarnation, strict: view.awaiting()
         self.handlers: dict[type[Op], Handler] = {
             messages.Read: self._read,
             messages.Merge: self._merge,
@@ -100,7 +103,7 @@ class LocalReplica:
 
     def _read(self, op: messages.Read) -> Reply:
         record = self._copies.read(op.incarnation, op.key)
-        awaits = self.awaits(op.incarnation, op.key)
+        awaits = self.awaits(op.incarnation, op.key, op.strict)
         return messages.ReadReply(record if op.full else record.strip(), awaits)
 
     def _merge(self, op: messages.Merge) -> Deferred[Reply]:
@@ -116,7 +119,7 @@ class LocalReplica:
         entries: list[tuple[bytes, Record]] = []
         size = 0
         limit = min(op.limit, SCAN_LIMIT)
-        awaits = self.awaits_listed(op.incarnation)
+        awaits = self.awaits_listed(op.incarnation, op.strict)
         for key, record in self._copies.scan(op.incarnation, op.after, op.prefix):
             if len(entries) >= limit or size > SCAN_BYTES:
                 return messages.ScanReply(tuple(entries), False, awaits)

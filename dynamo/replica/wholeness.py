@@ -2,7 +2,8 @@
 
 Members that keep hints for this node know of writes it missed. While a lost disk is being refilled,
 the other owners of a key know what was on it (`dynamo.core.refilling`). Members that are gone are
-not waited for: nobody can.
+not waited for, or nothing could be read for as long as they are; but a strict read must not count
+on what this disk no longer knows, so for it owners that are away count as waited for.
 """
 
 from __future__ import annotations
@@ -28,29 +29,32 @@ class Wholeness:
     state: Refilling
     _of_bucket: dict[object, tuple[str, ...]] = attrs.field(factory=dict)
 
-    def awaits(self, incarnation: bytes, key: bytes) -> tuple[str, ...]:
+    def awaits(self, incarnation: bytes, key: bytes, strict: bool = False) -> tuple[str, ...]:
         """Members whose answer an answer of this node's for a key waits for."""
         hinted = self.view.awaiting()
         if self.identity.whole:
             return hinted
-        return _both(hinted, self.lacks(incarnation, key))
+        lacked = self._lacks(incarnation, key)
+        return _both(hinted, lacked if strict else self._there(lacked))
 
-    def awaits_listed(self, incarnation: bytes) -> tuple[str, ...]:
+    def awaits_listed(self, incarnation: bytes, strict: bool = False) -> tuple[str, ...]:
         """The same for a scan of a bucket."""
         hinted = self.view.awaiting()
         if self.identity.whole:
             return hinted
-        return _both(hinted, self._there(self._lacks_of_bucket(incarnation)))
+        lacked = self._lacks_of_bucket(incarnation)
+        return _both(hinted, lacked if strict else self._there(lacked))
 
     def lacks(self, incarnation: bytes, key: bytes) -> tuple[str, ...]:
         """The other owners of a key that are there and may hold what this node lost."""
-        if self.identity.whole:
-            return ()
+        return () if self.identity.whole else self._there(self._lacks(incarnation, key))
+
+    def _lacks(self, incarnation: bytes, key: bytes) -> tuple[str, ...]:
         if not self.identity.actor:
-            return self._there(self._others())
+            return self._others()
         ring, copies = self.view.ring, self.trees.copies_of(incarnation)
         partition = ring.partition(incarnation, key)
-        return self._there(self.state.lacks(partition, copies, ring.owners(partition, copies)))
+        return self.state.lacks(partition, copies, ring.owners(partition, copies))
 
     def pair_lacks(self, pair: Pair) -> bool:
         """Whether this node is to take from the other owner what it lost before the two compare."""

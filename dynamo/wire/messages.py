@@ -42,11 +42,13 @@ T = TypeVar("T")
 
 
 class Read(Op, frozen=True, array_like=True, tag=1):
-    """The record of a key, owned and hinted copies merged; without bytes unless `full`."""
+    """The record of a key, owned and hinted copies merged; without bytes unless `full`. `strict`:
+    the answer awaits also owners that are away, if they may hold what was lost here."""
 
     incarnation: bytes
     key: bytes
     full: bool
+    strict: bool = False
 
 
 class Merge(Op, frozen=True, array_like=True, tag=2):
@@ -79,12 +81,14 @@ class Coordinate(Op, frozen=True, array_like=True, tag=3):
 
 
 class Scan(Op, frozen=True, array_like=True, tag=4):
-    """Keys of an incarnation in byte order: at most `limit` after `after`, with `prefix`."""
+    """Keys of an incarnation in byte order: at most `limit` after `after`, with `prefix`; `strict`
+    as for `Read`."""
 
     incarnation: bytes
     after: bytes
     prefix: bytes
     limit: int
+    strict: bool = False
 
 
 class BucketRead(Op, frozen=True, array_like=True, tag=5):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dynamo.background import pulling
 from dynamo.background.pulling import LOST_RETRY_S, ROUND_MAX
 from dynamo.coordinator.bodies import CHUNK_BYTES
+from dynamo.coordinator.requests import Options
 from dynamo.core.record import Record
+from dynamo.errors import QuorumNotMet
 from dynamo.wire import messages
 from tests.shell.test_antientropy import write
 from tests.shell.test_bodies import body_of
@@ -172,6 +176,36 @@ def test_an_owner_that_is_away_is_asked_when_it_is_back() -> None:
     node.refill.appeared("n3")
     assert refill(cluster, node)
     assert node.owned("k").live()
+
+
+def test_a_strict_read_does_not_count_on_what_a_disk_no_longer_knows() -> None:
+    """Of the two that took a write one lost its disk and the other is away: who is left has to say
+    that it cannot tell, not that there is nothing. Listings too."""
+    cluster = TestCluster(3)
+    cluster.cut("n3")
+    cluster.put("n1", "k", b"x")
+    cluster.heal("n3")
+    cluster.cut("n2")
+    wiped(cluster, "n1")
+    cluster.told("n1", "n2", "dead")
+    for at in ("n1", "n3"):
+        assert cluster.live(at, "k") == (), "a sloppy read does with those that are there"
+        with pytest.raises(QuorumNotMet):
+            cluster.live(at, "k", quorum="strict")
+        with pytest.raises(QuorumNotMet):
+            listed(cluster, at, quorum="strict")
+    cluster.heal("n2")
+    for at in cluster.names:
+        assert cluster.bodies(at, "k", quorum="strict") == [b"x"]
+        assert listed(cluster, at, quorum="strict") == ["k"]
+
+
+def listed(cluster: TestCluster, at: str, **options: Any) -> list[str]:
+    door = cluster.nodes[at].door
+    page = cluster.run(
+        door.list("b", prefix="", delimiter="", start_after="", limit=9, options=Options(**options))
+    )
+    return [entry.key for entry in page.objects]
 
 
 def test_what_cannot_be_had_whole_is_left_and_holds_up_nothing_else() -> None:

@@ -246,11 +246,12 @@ class LiveChecks:
         return (write.quorum or BUCKETS[write.bucket].quorum) == "strict" and r + w > n
 
     def _spoilt(self, v: Write, r: int, n: int) -> bool:
-        """Whether disks lost so much of `v` that R of N need not meet it."""
-        lost = (*self.emptied.values(), *self.departed.values())
-        if not any(at >= v.begun for at in lost):
-            return False
-        return len(self.holders(v) or ()) + r <= n
+        """Whether disks lost so much of `v` that R of N need not meet it: all that had it, for one
+        that lost its own does not count without the others; or members that are gone did."""
+        held = self.holders(v) or ()
+        if any(at >= v.begun for at in self.emptied.values()) and not held:
+            return True
+        return any(at >= v.begun for at in self.departed.values()) and len(held) + r <= n
 
     def listed(self, listing: Listing) -> None:
         """I2, I9, I12 of a listing."""
