@@ -22,10 +22,10 @@ from dynamo.errors import NotReady, Overloaded
 from dynamo.storage.engine import Engine, Job
 from dynamo.storage.threads import Run
 
-GATHER_PER_JOB_S = 0.0005
-GATHER_MAX_S = 0.005
-"""How long the next commit waits for company, for each job of the last one, and at most. A commit
-costs far more than a job in it; alone, a writer waits for nobody."""
+GATHER_EACH_S = 0.0005
+GATHER_MAX_S = 0.008
+"""How long the next commit waits for company, for each write of the last one, and at most. A commit
+costs far more than a write in it; alone, a writer waits for nobody."""
 
 CallLater = Callable[[float, Callable[[], None]], object]
 """Calls back after so many seconds."""
@@ -46,7 +46,7 @@ class Committer:
     the jobs that wait. `on_commit` hears the number of jobs in each commit done, `commits` counts
     them; `last_job`, if set, ends each, and nobody is told what came of it. With `call_soon` the
     first job of an idle time waits for the rest of its reactor turn. With `call_later` a commit
-    that follows one of several jobs waits a moment: more will come, and share it.
+    that follows one of several writes waits a moment: more will come, and share it.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Committer:
         self.commits = 0
         self.last_job: Job | None = None
         self._gathering = False
-        self._queue: deque[tuple[Job, Answer]] = deque()
+        self._queue: deque[tuple[Job, Answer, int]] = deque()
         self._outcomes: deque[tuple[Answer, Any]] = deque()
         self._soon = False
         self._pumping = False
@@ -89,18 +89,18 @@ class Committer:
         """Whether more jobs wait than one commit takes."""
         return len(self._queue) > self._jobs_max
 
-    def submit(self, job: Job, settle: Settle | None = None) -> Deferred[Any]:
+    def submit(self, job: Job, settle: Settle | None = None, writes: int = 1) -> Deferred[Any]:
         """Fires with what the job returned, once that is durable, or fails with what it raised.
 
         `settle` is called with it first, in the order of the jobs, whether or not the submitter
-        still waits; it does not fail.
+        still waits; it does not fail. `writes`: how many writes somebody waits for it stands for.
         """
         if self._closing:
             return fail(NotReady("This node is stopping."))
         if len(self._queue) >= self._queue_max:
             return fail(Overloaded("commit queue"))
         answer: Deferred[Any] = Deferred()
-        self._queue.append((job, (answer, settle)))
+        self._queue.append((job, (answer, settle), writes))
         if self._call_soon is None:
             self._pump()
         elif not (self._soon or self._busy()):
@@ -139,21 +139,22 @@ class Committer:
     def _begin(self) -> None:
         self._committing = True
         batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._jobs_max))]
-        jobs = [job for job, _ in batch]
+        jobs = [job for job, _, _ in batch]
         if self.last_job is not None:
             jobs.append(self.last_job)
-        answers = [answer for _, answer in batch]
+        answers = [answer for _, answer, _ in batch]
+        ends = (answers, sum(writes for _, _, writes in batch))
         self._run(lambda: self._engine.commit(jobs)).addCallbacks(
-            self._committed, self._failed, callbackArgs=(answers,), errbackArgs=(answers,)
+            self._committed, self._failed, callbackArgs=ends, errbackArgs=ends
         )
 
-    def _committed(self, outcomes: list[Any], answers: list[Answer]) -> None:
+    def _committed(self, outcomes: list[Any], answers: list[Answer], writes: int) -> None:
         self._committing = False
         self.commits += 1
         self._outcomes.extend(zip(answers, outcomes, strict=False))
-        if len(answers) > 1 and self._call_later is not None and not self._closing:
+        if writes > 1 and self._call_later is not None and not self._closing:
             self._gathering = True
-            wait = min(GATHER_PER_JOB_S * len(answers), GATHER_MAX_S)
+            wait = min(GATHER_EACH_S * writes, GATHER_MAX_S)
             self._call_later(wait, self._gathered)
         # The disk first: it works on the next batch while the answers of this one go out.
         self._pump()
@@ -165,8 +166,8 @@ class Committer:
         self._gathering = False
         self._pump()
 
-    def _failed(self, failure: Failure, answers: list[Answer]) -> None:
-        self._committed([failure.value] * len(answers), answers)
+    def _failed(self, failure: Failure, answers: list[Answer], writes: int) -> None:
+        self._committed([failure.value] * len(answers), answers, writes)
 
     def _deliver(self) -> None:
         """Tells the submitters. What they submit in turn is gathered and goes together."""

@@ -173,7 +173,7 @@ class Copies:
                     outcomes.append(error)
             return outcomes
 
-        return self.submit(job, frees_space=False)
+        return self.submit(job, frees_space=False, writes=len(many))
 
     def hold_for(
         self, target: str, incarnation: bytes, key: bytes, record: Record, *, latest: bool = False
@@ -335,9 +335,10 @@ class Copies:
             self.observe(version.stamp)
 
     def submit(
-        self, work: Callable[[Transaction, Effects], T], *, frees_space: bool
+        self, work: Callable[[Transaction, Effects], T], *, frees_space: bool, writes: int = 1
     ) -> Deferred[T]:
-        """Has a job committed; what it did besides is taken note of before the answer."""
+        """Has a job committed; what it did besides is taken note of before the answer. `writes` as
+        in `Committer.submit`."""
 
         def job(txn: Transaction) -> tuple[T, Effects]:
             effects = Effects()
@@ -347,7 +348,7 @@ class Copies:
 
         if frees_space:
             job.frees_space = True  # type: ignore[attr-defined]
-        return self.committer.submit(job, self._committed)
+        return self.committer.submit(job, self._committed, writes)
 
     def _committed(self, outcome: tuple[T, Effects]) -> T:
         result, effects = outcome

@@ -16,11 +16,10 @@ MUTANTS = (
             Edit(
                 "dynamo.storage.committer:Committer._begin",
                 "self._run(lambda: self._engine.commit(jobs)).addCallbacks(\n"
-                "        self._committed, self._failed, "
-                "callbackArgs=(answers,), errbackArgs=(answers,)\n"
+                "        self._committed, self._failed, callbackArgs=ends, errbackArgs=ends\n"
                 "    )",
-                "early = lambda: self._committed(self._engine.commit(jobs), answers)\n"
-                "    self._run(early).addErrback(self._failed, answers)",
+                "early = lambda: self._committed(self._engine.commit(jobs), *ends)\n"
+                "    self._run(early).addErrback(self._failed, *ends)",
             ),
         ),
     ),

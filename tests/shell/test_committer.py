@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from dynamo.errors import NoSuchFile, NotReady, Overloaded, StorageFault
-from dynamo.storage.committer import GATHER_MAX_S, GATHER_PER_JOB_S, Committer
+from dynamo.storage.committer import GATHER_EACH_S, GATHER_MAX_S, Committer
 from dynamo.storage.engine import Job, Transaction
 from dynamo.storage.memory_engine import MemoryEngine
 from dynamo.storage.threads import run_here
@@ -70,12 +70,12 @@ class Bench:
             self.engine, self.steps, on_commit=self.committed.append, **options
         )
 
-    def submit(self, number: int) -> Deferred[Any]:
+    def submit(self, number: int, writes: int = 1) -> Deferred[Any]:
         def job(t: Any) -> int:
             t.put("records", b"%06d" % number, b"")
             return number
 
-        return self.committer.submit(job).addBoth(self.hear)
+        return self.committer.submit(job, writes=writes).addBoth(self.hear)
 
     def hear(self, outcome: Any) -> Any:
         self.heard.append(outcome.value if isinstance(outcome, Failure) else outcome)
@@ -349,15 +349,29 @@ def crowd(**options: Any) -> tuple[Bench, Clock]:
 
 
 def test_where_there_are_many_the_next_commit_waits_for_company() -> None:
-    """A moment for each job of the last one, so that what follows shares a commit."""
+    """A moment for each write of the last one, so that what follows shares a commit."""
     bench, clock = crowd()
     bench.submit(7)
-    clock.advance(GATHER_PER_JOB_S)
+    clock.advance(GATHER_EACH_S)
     bench.submit(8)
     assert not bench.steps.waiting
-    clock.advance(3 * GATHER_PER_JOB_S)
+    clock.advance(3 * GATHER_EACH_S)
     bench.steps.step()
     assert bench.engine.batches == [3, 2]
+
+
+def test_a_job_that_stands_for_many_writes_lets_the_next_commit_wait_for_as_many() -> None:
+    """A peer's batch is one job and as much load as if each of its writes had come alone."""
+    clock = Clock()
+    bench = Bench(call_soon=lambda f: clock.callLater(0, f), call_later=clock.callLater)
+    bench.submit(1, writes=4)
+    clock.advance(0)
+    bench.steps.step()
+    bench.submit(2)
+    clock.advance(3.9 * GATHER_EACH_S)
+    assert not bench.steps.waiting
+    clock.advance(0.2 * GATHER_EACH_S)
+    assert len(bench.steps.waiting) == 1
 
 
 def test_the_wait_is_bounded() -> None:

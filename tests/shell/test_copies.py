@@ -16,7 +16,7 @@ from twisted.logger import globalLogPublisher
 from dynamo.core.record import EMPTY
 from dynamo.errors import MissingChunks, NotReady, StorageFull
 from dynamo.storage import lmdb_engine
-from dynamo.storage.committer import Committer
+from dynamo.storage.committer import GATHER_EACH_S, Committer
 from dynamo.storage.effects import Effects
 from dynamo.storage.engine import Transaction
 from dynamo.storage.lmdb_engine import LmdbEngine
@@ -162,6 +162,18 @@ def test_the_delete_of_a_version_seen_elsewhere_is_kept() -> None:
     disk.merge(b"k", version)
     assert disk.read(b"k").versions == ()
     assert disk.copies.hints.counts == {"n2": 1}
+
+
+def test_a_batch_of_merges_counts_as_so_many_writes() -> None:
+    """It is one job, and as much load as if each had come alone: the next commit waits for it."""
+    disk, waits = Disk(), list[float]()
+    disk.copies.committer = Committer(
+        disk.engine, run_here, call_later=lambda seconds, call: waits.append(seconds)
+    )
+    disk.copies.committer.last_job = lambda txn: None
+    many = [(INCARNATION, b"%d" % n, record(f"{n}", "a"), False) for n in range(3)]
+    now(disk.copies.merge_all(many))
+    assert waits == [3 * GATHER_EACH_S]
 
 
 def test_deleting_frees_chunks_on_a_full_disk(
