@@ -22,8 +22,8 @@ from dynamo.errors import NotReady, Overloaded
 from dynamo.storage.engine import Engine, Job
 from dynamo.storage.threads import Run
 
-GATHER_EACH_S = 0.0005
-GATHER_MAX_S = 0.008
+GATHER_EACH_S = 0.0003
+GATHER_MAX_S = 0.005
 """How long the next commit waits for company, for each write of the last one, and at most. A commit
 costs far more than a write in it; alone, a writer waits for nobody."""
 
