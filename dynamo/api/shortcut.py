@@ -1,8 +1,9 @@
-"""The few routes most requests take, found by one regular expression each.
+"""The few routes most requests take, found by one regular expression each, or by their name.
 
 Werkzeug's matcher walks a path segment by segment, which for an object's path costs as much as
 the rest of parsing its request. A rule that ends in `<rest:…>` and that no other rule could
-beat is matched here first; everything else, and every error, is left to the matcher.
+beat is matched here first, and before that the rules without variables, which nothing beats;
+everything else, and every error, is left to the matcher.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ class Shortcut:
     def __init__(self, rules: Iterable[Rule]) -> None:
         everything = list(rules)
         self._table: dict[str, list[tuple[re.Pattern[str], Rule]]] = {}
+        self._plain: dict[tuple[str, str], Rule] = {}
         for rule in everything:
+            if _is_plain(rule) and "<" not in rule.rule and not rule.rule.endswith("/"):
+                for method in rule.methods or ():
+                    self._plain.setdefault((method, rule.rule), rule)
+                continue
             pattern = _pattern(rule)
             if pattern is None or any(_may_beat(other.rule, rule.rule) for other in everything):
                 continue
@@ -32,6 +38,9 @@ class Shortcut:
 
     def find(self, method: str, path: str) -> Found | None:
         """The rule for a path and its variables, None if the matcher must look."""
+        plain = self._plain.get((method, path))
+        if plain is not None:
+            return plain, {}
         for pattern, rule in self._table.get(method, ()):
             found = pattern.fullmatch(path)
             if found is not None:
@@ -43,8 +52,7 @@ def _pattern(rule: Rule) -> re.Pattern[str] | None:
     """The rule as a regular expression, if it is of the plain kind that ends in the rest."""
     parts = rule.rule.split("/")
     last = _VARIABLE.fullmatch(parts[-1])
-    plain = not (rule.defaults or rule.redirect_to or rule.alias or rule.build_only)
-    if last is None or last["kind"] != "rest" or not plain:
+    if last is None or last["kind"] != "rest" or not _is_plain(rule):
         return None
     text = []
     for part in parts[:-1]:
@@ -56,6 +64,11 @@ def _pattern(rule: Rule) -> re.Pattern[str] | None:
         else:
             text.append(re.escape(part))
     return re.compile("/".join(text) + f"/(?P<{last['name']}>.*)", re.DOTALL)
+
+
+def _is_plain(rule: Rule) -> bool:
+    """Whether a rule leads to its endpoint and does nothing else."""
+    return not (rule.defaults or rule.redirect_to or rule.alias or rule.build_only)
 
 
 def _may_beat(other: str, rule: str) -> bool:

@@ -82,7 +82,7 @@ class Door:
         expect: Literal["any", "absent", "present"] = "any",
     ) -> Written:
         found, terms = await self._settle(bucket, options, "write")
-        raw = key.encode()
+        raw, epoch = key.encode(), self.view.epoch
         if expect != "any":
             await self._expect(found, key, options, expect)
         preference = self.preferences.of(found.incarnation, raw, terms.n, terms.strict)
@@ -90,15 +90,15 @@ class Door:
             if len(half.targets) < min(terms.w, len(half.owners)) and not half.spares:
                 gone = ", ".join(half.missed)
                 raise QuorumNotMet("write", 0, terms.w, f"not alive: {gone}")
-        names = preference.names()
+        names = preference.names
         needed = preference.quorums(terms.w)
         if isinstance(upload.body, Staged):
             draft = await self._hand_out(upload.body, names, needed)
         else:
             draft = await self.bodies.take(upload, names, needed)
         try:
-            # The ring may have changed while the body came.
-            terms = self._terms(found, options, "write")
+            if self.view.epoch != epoch:  # The ring may have changed while the body came.
+                terms = self._terms(found, options, "write")
             return await self._write(found, raw, draft, context, terms)
         except BaseException:
             self.bodies.discard(names, draft)

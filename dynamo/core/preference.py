@@ -8,6 +8,7 @@ a hint. Where there is none left, the owner is `missed` and the coordinator keep
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import attrs
 
@@ -48,6 +49,7 @@ class Preference:
         """Whether a node is an owner by any ring."""
         return any(name in half.owners for half in self.halves)
 
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """All targets by any ring."""
         return tuple(dict.fromkeys(t.name for half in self.halves for t in half.targets))
@@ -66,12 +68,20 @@ class Preference:
 
     def quorums(self, w: int) -> Quorums:
         """The targets that a write needs: W by each ring."""
-        return Quorums(
-            tuple(
-                (frozenset(t.name for t in half.targets), min(w, len(half.targets)))
-                for half in self.halves
+        found = self._quorums.get(w)
+        if found is None:
+            found = self._quorums[w] = Quorums(
+                tuple(
+                    (frozenset(t.name for t in half.targets), min(w, len(half.targets)))
+                    for half in self.halves
+                )
             )
-        )
+        return found
+
+    @cached_property
+    def _quorums(self) -> dict[int, Quorums]:
+        """Those that were asked for: a list is made once and used for every write."""
+        return {}
 
     def target(self, name: str) -> Target | None:
         """How `name` is to be asked, None if it is not."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dynamo.core.preference import Preference, Target, prefer
+from dynamo.core.quorum import Quorums
 
 RANKING = tuple("abcdef")
 
@@ -54,3 +56,16 @@ def test_a_target_is_found_by_name() -> None:
     assert found == Preference(("a", "b"), (Target("b"), Target("c", "a")), ("a",)[:0], ("d",))
     assert found.target("c") == Target("c", "a")
     assert found.target("a") is None
+
+
+def test_names_and_quorums_are_the_same_however_often_they_are_asked_for() -> None:
+    """Those of another W, or of a list beside which another one was put, are others."""
+    found = prefer("abcd", 3, lambda name: True, False)
+    for _ in range(2):
+        assert found.names == ("a", "b", "c")
+        for w in (1, 2, 4):
+            assert found.quorums(w) == Quorums.of(["a", "b", "c"], min(w, 3))
+    both = attrs.evolve(found, beside=prefer("bcde", 3, lambda name: True, False))
+    assert both.names == ("a", "b", "c", "d")
+    assert both.quorums(2) != found.quorums(2)
+    assert hash(found) == hash(prefer("abcd", 3, lambda name: True, False))
