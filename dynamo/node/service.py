@@ -28,7 +28,7 @@ from dynamo.core.clock import HybridClock
 from dynamo.core.grace import Grace
 from dynamo.core.members import IDENTITY_MAX, Role
 from dynamo.core.refilling import Refilling
-from dynamo.core.sightings import Origin, Sightings
+from dynamo.core.sightings import Origin
 from dynamo.core.swim import Swim
 from dynamo.errors import DynamoError
 from dynamo.log import make_logger
@@ -168,6 +168,7 @@ class Node(Service):
             hints=HintBook(self.engine.view()),
             places=PlaceBook(self.engine.view()),
         )
+        self.copies.seen.load(self.engine.view())
         self.identity = Identity(self.engine, self.committer)
         self.identity.load()
         self.book = LayoutBook(self.engine, self.committer, self.identity)
@@ -193,7 +194,7 @@ class Node(Service):
             self.table,
             self.copies,
             self._refilling,
-            Sightings(),
+            self.copies.seen.sightings,
             self.identity.number or self._rng.randrange(1, IDENTITY_MAX),
             self._rng.randbytes(8).hex(),
             self._reactor.seconds,
