@@ -24,19 +24,33 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import attrs
+import msgspec
+from twisted.internet.defer import Deferred, succeed
 
 import dynamo.cluster.layouts
 from dynamo.api.vitals import why_not_ready
+from dynamo.config import Config
 from dynamo.core.buckets import Properties
 from dynamo.core.layout import Layout
+from dynamo.core.members import Origin
+from dynamo.core.messages import State
+from dynamo.core.ring import Member as Placed
 from dynamo.core.ring import Ring
+from dynamo.replica.remote import RemoteReplica
 from dynamo.sim import wording
 from dynamo.sim.client import Answer, Caller, request_bytes
 from dynamo.sim.datagrams import DatagramPort
+from dynamo.sim.disk import Snapshot
 from dynamo.sim.logs import silence
-from dynamo.sim.reactor import Reactor
+from dynamo.sim.reactor import Reactor, current
+from dynamo.sim.tell import CLUSTER
 from dynamo.sim.world import API_PORT, World
+from dynamo.storage.agreed import LayoutBook
+from dynamo.storage.committer import Committer
+from dynamo.storage.facts import Identity
+from dynamo.storage.memory_engine import MemoryEngine
 from dynamo.wire.codec import LAYOUT
+from dynamo.wire.hello import Hello
 
 OBJECTS = 20
 SEEDS = 3
@@ -85,14 +99,46 @@ class Meter:
 class Many:
     """A cluster of so many, and one machine more."""
 
-    def __init__(self, members: int, partitions: int, cpu_max: float) -> None:
+    def __init__(
+        self, members: int, partitions: int, cpu_max: float, founded_max: int = 100
+    ) -> None:
         self.members = members
+        self.founded_max = founded_max
         settings = {"cluster": {"partitions": partitions}, "gossip": {"profile": "lan"}}
         self.world = World(1, members + 1, founders=members, settings=settings)
         self.world.members = self.world.members[:SEEDS]
         self.meter = Meter(self.world)
         self._until = time.process_time() + cpu_max
         self._caller = Caller(Reactor(self.world.client_machine("operator", 200)))
+
+    def begin(self) -> None:
+        """All run, on disks on which they are the members of a steady ring, and know each other:
+        the conversations in which they would learn that pass in memory. (So many at once would ask
+        each other a million questions; each member asks all others, whichever way they start.)"""
+        world = self.world
+        names = world.present()
+        layout = Layout(1, 1, tuple(sorted(map(Placed, names), key=lambda m: m.name)))
+        for number, name in enumerate(names, 1):
+            host = world.hosts[name]
+            cluster = msgspec.structs.replace(host.config.cluster, seeds=())
+            host.config = msgspec.structs.replace(host.config, cluster=cluster)
+            host.drive.roll_back(Snapshot(tables_of(host.config, number, layout), {}, 1))
+            world.start(name)
+        self.rest(0.1)
+        asked = RemoteReplica.hello
+        RemoteReplica.hello = said_in_memory(world)  # type: ignore[method-assign]
+        swims = [world.node(name).view for name in names]
+        records = tuple(view._swim.me for view in swims)
+        for view, me in zip(swims, records, strict=True):
+            other = records[0] if me is not records[0] else records[-1]
+            origin = Origin(other.name, other.identity, other.incarnation)
+            current[0] = view.name
+            view.gossip.exchanged(State(CLUSTER, origin, records), None)
+            view._swim._post.rumours.clear()
+        current[0] = ""
+        self.rest(0.1)
+        RemoteReplica.hello = asked  # type: ignore[method-assign]
+        self.wait(lambda: self._steady(self.members), FOUND_S)
 
     def found(self) -> None:
         for name in self.world.present():
@@ -168,6 +214,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--members", type=int, action="append", help="how many; may be repeated")
     parser.add_argument("--partitions", type=int, default=1024)
+    parser.add_argument("--founded", type=int, default=100, help="larger ones begin from disks")
     parser.add_argument("--cpu", type=float, default=600.0, help="seconds for each size")
     asked = parser.parse_args()
     silence()
@@ -176,7 +223,7 @@ def main() -> int:
         gc.collect()
         before = memory()
         print(f"{members} members, {asked.partitions} partitions", flush=True)
-        many = Many(members, asked.partitions, asked.cpu)
+        many = Many(members, asked.partitions, asked.cpu, asked.founded)
         count_datagrams(many.meter)
         try:
             run(many, before)
@@ -191,7 +238,9 @@ def main() -> int:
 def run(many: Many, before: float) -> None:
     """One size. Raises `OutOfTime`."""
     members, meter = many.members, many.meter
-    for what, act in (("founding", many.found), ("objects", many.fill)):
+    founds = members <= many.founded_max
+    first = ("founding", many.found) if founds else ("beginning from disks", many.begin)
+    for what, act in (first, ("objects", many.fill)):
         meter.reset()
         act()
         print(meter.line(what, members), flush=True)
@@ -210,6 +259,31 @@ def run(many: Many, before: float) -> None:
         f"{many.status_bytes()} B; memory {(memory() - before) / members:.2f} MiB a member",
         flush=True,
     )
+
+
+def tables_of(config: Config, number: int, layout: Layout) -> dict[str, Any]:
+    """What is on the disk of a member that ran before."""
+
+    def at_once(call: Callable[[], Any]) -> Deferred[Any]:
+        return succeed(call())
+
+    engine = MemoryEngine()
+    identity = Identity(engine, Committer(engine, at_once))
+    book = LayoutBook(engine, identity.committer, identity)
+    cluster = f"{config.cluster.name}/{config.cluster.partitions}"
+    identity.save(config.node.name, cluster)
+    identity.save_incarnation(number, 1)
+    book.adopt(layout)
+    return dict(engine.tables)
+
+
+def said_in_memory(world: World) -> Any:
+    """For `RemoteReplica.hello`."""
+
+    async def hello(self: RemoteReplica, timeout: float, *, asker: str = "") -> Hello:
+        return world.node(self.name).voice.hello(asker)
+
+    return hello
 
 
 def memory() -> float:

@@ -70,7 +70,8 @@ class Scripted:
     refuses: bool = False
     gathering: bool = False
 
-    async def hello(self, timeout: float) -> Hello:
+    async def hello(self, timeout: float, *, asker: str = "") -> Hello:
+        assert asker == "me"
         if self.refuses:
             raise PeerUnreachable(self.name, "refused", sent=False)
         self.asked.append(Deferred())
@@ -133,7 +134,7 @@ class Bench:
     def _remote(self, name: str, address: str) -> Any:
         return self.remotes.setdefault(address, Scripted(name))
 
-    def _changed(self) -> None:
+    def _changed(self, known: Known | None) -> None:
         self.changes += 1
 
     async def _learn(self, replica: Any, said: Hello) -> None:
