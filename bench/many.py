@@ -117,7 +117,8 @@ class Many:
         each other a million questions; each member asks all others, whichever way they start.)"""
         world = self.world
         names = world.present()
-        layout = Layout(1, 1, tuple(sorted(map(Placed, names), key=lambda m: m.name)))
+        nodes = [world.hosts[name].config.node for name in sorted(names)]
+        layout = Layout(1, 1, tuple(Placed(node.name, node.zone, node.weight) for node in nodes))
         for number, name in enumerate(names, 1):
             host = world.hosts[name]
             cluster = msgspec.structs.replace(host.config.cluster, seeds=())

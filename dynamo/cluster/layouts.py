@@ -153,7 +153,7 @@ class Layouts:
             # It is not known yet whether what was promised was lost with a disk.
             return succeed(agreeing.LayoutReply(self.layout, yes=False))
         voted = self._book.vote(version, change)
-        return voted.addCallback(lambda said: agreeing.LayoutReply(self.layout, said[0], said[1]))
+        return voted.addCallback(lambda said: agreeing.vote(self.layout, *said))
 
     def _learn(self, op: agreeing.LayoutLearn) -> Deferred[Reply]:
         adopted = Deferred.fromCoroutine(self.adopt(op.layout))
