@@ -60,8 +60,8 @@ class Around(Protocol):
     def founders(self) -> Sequence[Placed]:
         """Those who found a cluster together if this node begins it; () if it must not."""
 
-    def joiners(self, layout: Layout) -> Sequence[Placed]:
-        """The others that are there and have no part in this layout yet."""
+    def joiners(self, layout: Layout) -> dict[Placed, bool]:
+        """The others that join, and whether they may be asked for."""
 
     def has_data(self) -> bool:
         """Whether there may be anything to take back."""
@@ -105,7 +105,7 @@ class Layouts:
         self._birth = rng.getrandbits(48)
         self._synced_for: tuple[Placed, ...] = ()
         self._ready_since: tuple[int, float] = (0, 0.0)
-        self._asks_since: float | None = None
+        self._asks_since: tuple[int, float] = (0, 0.0)
         self._timer: IDelayedCall | None = None
         self._busy = self._fetching = self._stopped = self._poked = False
         self.layout = NONE
@@ -328,7 +328,8 @@ class Layouts:
         mine = [m for m in layout.next_members if m.name == me.name]
         leaving = layout.in_ring(me.name) and not mine
         if layout.stage != "going" and not leaving and mine != [me]:
-            return (lambda base: self._place(base)) if self._may_ask_now(layout) else None
+            may = self._may_ask_now(layout)
+            return (lambda base: self._place(base, layout.version)) if may else None
         if layout.stage == "steady" and not self._book.identity.refilling:
             forgot = self._book.abstains > layout.version
             return (lambda base: _renew(base, layout.version)) if forgot else None
@@ -337,25 +338,25 @@ class Layouts:
             return None
         return lambda base: _step(base, layout.version)
 
-    def _place(self, base: Layout) -> Layout | None:
-        """This node where its configuration puts it, and those with it that join as well: one
-        change of the ring for all of them, and one proposer."""
-        if base.stage == "going" or not base.version:
+    def _place(self, base: Layout, version: int) -> Layout | None:
+        """This node where its configuration puts it, and those with it that join as well."""
+        if base.version != version:
             return None
         members = with_member(base.next_members, self.me)
-        for joiner in self._around.joiners(base):
-            members = with_member(members, joiner)
+        for joiner, ready in self._around.joiners(base).items():
+            members = with_member(members, joiner) if ready else members
         return base.change(members)
 
     def _may_ask_now(self, layout: Layout) -> bool:
-        """Of many that join the first by name asks for all, the next one some time later."""
-        now, earlier = self._clock.seconds(), 0
-        if not layout.knows(self.me.name):
-            names = [joiner.name for joiner in self._around.joiners(layout)]
-            earlier = sum(name < self.me.name for name in names)
-        if self._asks_since is None:
-            self._asks_since = now
-        return now >= self._asks_since + min(ASK_S * earlier, ASK_MAX_S)
+        """Of many that join the first by name asks for all, when it had time to hear of them, and
+        the next one some time later."""
+        now, turns = self._clock.seconds(), 0
+        joiners = {} if layout.knows(self.me.name) else self._around.joiners(layout)
+        if joiners:
+            turns = 1 + sum(m.name < self.me.name for m, ready in joiners.items() if ready)
+        if self._asks_since[0] != layout.version:
+            self._asks_since = (layout.version, now)
+        return now >= self._asks_since[1] + min(ASK_S * turns, ASK_MAX_S)
 
     def _is_my_turn(self) -> bool:
         """The first member that is there takes the step; the others give it time."""

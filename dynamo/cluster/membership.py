@@ -379,7 +379,7 @@ class Membership:
     def founders(self) -> Sequence[Placed]:
         return self.peers.founders(self.layouts.me)
 
-    def joiners(self, layout: Layout) -> Sequence[Placed]:
+    def joiners(self, layout: Layout) -> dict[Placed, bool]:
         return self.peers.joiners(layout)
 
     def describe(self, **changes: Any) -> None:

@@ -175,19 +175,20 @@ class Peers:
             found.append(Placed(member.name, member.zone, member.weight))
         return found
 
-    def joiners(self, layout: Layout) -> list[Placed]:
-        """Those that are there, know who they are and go by this layout without a part in it: they
-        join. One that was taken out says so in the same breath as that it has heard of it."""
-        return [
-            Placed(member.name, member.zone, member.weight)
+    def joiners(self, layout: Layout) -> dict[Placed, bool]:
+        """Those that are there and have no part in the layout yet; whether they may be asked for:
+        they know who they are and go by this very layout. One that was taken out says so in the
+        same breath as that it has heard of it."""
+        return {
+            Placed(member.name, member.zone, member.weight): (
+                not known.unnamed and member.layout == layout.version
+            )
             for known in self.by_name.values()
             if (member := known.member).running
             and member.role is Role.JOINING
-            and not known.unnamed
             and not known.problem
-            and member.layout == layout.version
             and not layout.knows(member.name)
-        ]
+        }
 
     def statuses(self, layout: Layout, heard: Mapping[str, float]) -> list[MemberStatus]:
         """Those that are there or have a part in the layout; `heard`: when each last wrote."""
