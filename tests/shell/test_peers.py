@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
-from dynamo.cluster.peers import REASK_S, RETRY_S, Known, Peers
+from dynamo.cluster.peers import AT_ONCE, REASK_S, RETRY_S, Known, Peers
 from dynamo.core.buckets import Bucket, Properties
 from dynamo.core.layout import Layout
 from dynamo.core.members import Liveness, Member, Role
@@ -409,3 +409,29 @@ def test_who_does_not_found_one(name: str, more: dict[str, Any]) -> None:
     _, other = bench.take(record(name))
     other.says(**more)
     assert bench.peers.founders(ME) == []
+
+
+def test_a_node_talks_to_a_bounded_number_at_a_time() -> None:
+    """With each of a large cluster it has to, and each takes a connection."""
+    bench = Bench()
+    talks = [bench.take(record(f"m{i}"))[1] for i in range(AT_ONCE + 2)]
+    assert [len(talk.asked) for talk in talks] == [1] * AT_ONCE + [0, 0]
+    talks[7].says()
+    talks[3].is_silent()
+    assert [len(talk.asked) for talk in talks] == [1] * (AT_ONCE + 2)
+    assert bench.settled == ["m7"]
+
+
+def test_one_that_waits_for_its_turn_is_asked_once() -> None:
+    bench = Bench()
+    talks = [bench.take(record(f"m{i}")) for i in range(AT_ONCE + 1)]
+    late, peer = talks[-1]
+    told: list[bool] = []
+    for _ in range(3):
+        bench.peers.converse(late).addCallback(lambda _: told.append(True))
+    talks[0][1].says()
+    assert len(peer.asked) == 1
+    assert told == []
+    peer.says()
+    assert told == [True] * 3
+    assert len(peer.asked) == 1
