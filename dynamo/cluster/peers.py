@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from dynamo.core.layout import Layout
@@ -238,6 +238,8 @@ class Peers:
         return done
 
     def _conversing(self, known: Known) -> Deferred[None]:
+        if self._stopped:  # while it waited for its turn
+            return succeed(None)
         return Deferred.fromCoroutine(self._converse(known))
 
     async def _converse(self, known: Known) -> None:

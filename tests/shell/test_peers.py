@@ -435,3 +435,11 @@ def test_one_that_waits_for_its_turn_is_asked_once() -> None:
     peer.says()
     assert told == [True] * 3
     assert len(peer.asked) == 1
+
+
+def test_who_waits_for_a_turn_is_not_asked_by_a_node_that_has_stopped() -> None:
+    bench = Bench()
+    talks = [bench.take(record(f"m{i}"))[1] for i in range(AT_ONCE + 1)]
+    bench.peers.stop()
+    talks[0].says()
+    assert talks[-1].asked == []
