@@ -52,9 +52,9 @@ class Sightings:
         elif origin.commit > seen.commit:
             boots[origin.boot] = self.news[origin.name] = origin
 
-    def told(self) -> dict[str, tuple[Origin, ...]]:
-        """All of it, for a `Hello`."""
-        return {name: tuple(boots.values()) for name, boots in self.by_name.items()}
+    def told(self, name: str) -> tuple[Origin, ...]:
+        """What was seen of a member, for a `Hello`."""
+        return tuple(self.by_name.get(name, {}).values())
 
 
 def rolled_back(mine: Origin, seen: Iterable[Origin]) -> bool:

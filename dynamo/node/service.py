@@ -37,6 +37,7 @@ from dynamo.node.faces import build_faces, underway
 from dynamo.node.voice import Voice
 from dynamo.node.work import Work
 from dynamo.replica.graves import GraveKeeper
+from dynamo.replica.lane import Lane
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.pool import peer_client
 from dynamo.replica.remote import RemoteReplica
@@ -84,6 +85,7 @@ class Node(Service):
         self._open_disk = open_disk or partial(LocalDisk, config.node.data_dir, reactor)
         self._refilling = Refilling(config.node.name)
         self._ports: list[Any] = []
+        self._filled: set[Lane] = set()
         self.on_left: Callable[[], object] = lambda: None
         """Called when this node has left the ring for good, and may be stopped."""
 
@@ -285,6 +287,7 @@ class Node(Service):
             rng=random.Random(self._rng.randbytes(16)),
             wall_clock=self._wall_clock,
             changing=self.changing,
+            filled=self._filled,
         )
         self.voice.moving = self.work.moving
 
@@ -346,6 +349,7 @@ class Node(Service):
             evidence=lambda who, ok: self.view.evidence(who, ok),
             origin=self.voice.origin,
             heard=self._heard,
+            filled=self._filled,
         )
 
     def _readings(self) -> Iterable[Reading]:

@@ -474,3 +474,37 @@ def test_what_is_written_meanwhile_is_not_waited_for() -> None:
             break
         cluster.put("n1", f"k{i % KEYS}", b"again")
     assert node.changing.said == [2]
+
+
+def test_of_many_that_are_late_one_is_looked_at() -> None:
+    """And when this node is done, news of others that change nothing for it are none to look at."""
+    cluster = cluster_of(8, 9)
+    cluster.change(*cluster.names)
+    node = cluster.nodes["n9"]
+    count(cluster)
+    for name in ("n4", "n7"):
+        cluster.nodes[name].changing.used = 1
+    asked: list[str] = []
+    uses = node.changing.uses
+
+    def noted(name: str) -> int:
+        asked.append(name)
+        return uses(name)
+
+    node.changing.uses = noted  # type: ignore[method-assign]
+    cluster.run(node.transfer.step())
+    assert "n4" in node.transfer.why_waiting()
+    asked.clear()
+    cluster.run(node.transfer.step())
+    assert set(asked) == {"n4"}
+    cluster.nodes["n4"].changing.used = None
+    cluster.run(node.transfer.step())
+    assert "n7" in node.transfer.why_waiting()
+    cluster.nodes["n7"].changing.used = None
+    assert transfer(cluster, "n9") == ["n9"]
+    asked.clear()
+    cluster.run(node.transfer.step())
+    assert asked == []
+    node.view.epoch += 1
+    cluster.run(node.transfer.step())
+    assert set(asked) == set(cluster.names), "somebody's health is another"
