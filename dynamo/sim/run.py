@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from dynamo.api.vitals import why_not_ready
-from dynamo.sim import faults, workload
+from dynamo.sim import faults, situations, workload
 from dynamo.sim.clients import Clients
 from dynamo.sim.fault_links import LINK_KINDS
 from dynamo.sim.fault_rings import STAYING_MIN
@@ -84,7 +84,18 @@ def plan(seed: int, *, size: int = 0, seconds: float = 0.0) -> Plan:
         seconds=seconds,
         kinds=LINK_KINDS if hints_alone(seed) else FAILURES,
     )
-    if founders:
+    scenes = situations.draw(
+        Random(f"{seed}:scenes"),
+        situations.situation(seed, bool(founders)),
+        names=names,
+        founders=founders,
+        clients=clients,
+        seconds=seconds,
+        links=hints_alone(seed),
+    )
+    if scenes is not None:
+        drawn = scenes.faults
+    elif founders:
         drawn = _amid(seed, drawn, names, founders, seconds)
     drawn += faults.draw_around_flips(Random(f"{seed}:apart"), drawn, names=names)
     drawn += faults.draw_last(
@@ -94,6 +105,9 @@ def plan(seed: int, *, size: int = 0, seconds: float = 0.0) -> Plan:
     again = workload.around(
         Random(f"{seed}:around"), drawn, names=names, clients=clients, first=last + 1
     )
+    if scenes is not None:
+        last += len(again)
+        again += tuple([attrs.evolve(o, number=o.number + last + 1) for o in scenes.operations])
     return Plan(
         seed=seed,
         size=size,
