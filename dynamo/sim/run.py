@@ -34,6 +34,7 @@ SIZES = (5, 5, 5, 5, 5, 5, 3, 4, 7)
 OPERATIONS = 300
 HINTS_ALONE_SHARE = 0.2
 CHANGES_SHARE = 0.5
+REBORN_SHARE = 0.15
 MEMBERS_MAX, HOSTS_MAX = 5, 7
 """Where the ring changes: how many members found it at most, and how many machines there are."""
 
@@ -108,6 +109,10 @@ def plan(seed: int, *, size: int = 0, seconds: float = 0.0) -> Plan:
     if scenes is not None:
         last += len(again)
         again += tuple([attrs.evolve(o, number=o.number + last + 1) for o in scenes.operations])
+    if Random(f"{seed}:reborn").random() < REBORN_SHARE:
+        first = last + len(again) + len(scenes.operations if scenes is not None else ()) + 1
+        rng = Random(f"{seed}:lives")
+        again += workload.lives(rng, names=names, clients=clients, seconds=seconds, first=first)
     return Plan(
         seed=seed,
         size=size,

@@ -105,8 +105,8 @@ class MovingChecks:
             elif have:
                 live.tally.held("I16")
             others = [o for o in then if o in holders]
-            for member in away:
-                if member in then and member not in holders and len(others) == len(then) - 1 > 0:
+            for member in [o for o in then if o in away and o not in holders]:
+                if have and len(others) == len(then) - 1:
                     self._debts.setdefault(member, []).append(Debt(v, dot, coming.version + 1))
         self._passed_on(coming, away)
 
