@@ -138,13 +138,17 @@ class _Stage:
             inside = rng.sample(self._inside, len(self._inside))
             half = inside[: len(inside) // 2]
             sides = (half, [name for name in inside if name not in half])
+            apart = 0.05
             if rng.random() < 0.5:
                 self._fault(at, "partition", tuple(half), 12.0)
             else:
+                # One has just been agreed on, and the other's proposer has not heard of it.
                 slow = 0.03 * 10.0 ** rng.random()
                 self._fault(at, "latency", tuple(self._names), 12.0, slow)
-            for side in sides:
-                self._change(at + 0.5 + rng.uniform(0.0, 0.05), side, self._kinds("remove"), 1)
+                apart = 6.0 * slow
+            for side, least in zip(sides, (0.0, apart / 3), strict=True):
+                then = at + 0.5 + max(least, rng.uniform(0.0, 1.0) * apart * (least > 0.0))
+                self._change(then, side, self._kinds("remove"), 1)
             self._writes(at, 10.0, 10, self._inside)
             at += rng.uniform(22.0, 28.0)
             self._round += 1

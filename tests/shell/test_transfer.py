@@ -513,3 +513,25 @@ def test_who_leaves_waits_until_somebody_can_take_over_what_it_holds(kept: str) 
     cluster.pass_time(6)
     assert transfer(cluster) == cluster.names
     assert cluster.nodes["n3"].owned(key).live()
+
+
+def test_a_hint_that_is_told_as_the_ring_changes_reaches_the_coming_owners() -> None:
+    """They have pulled from its target before it was told, and the hint is gone thereafter."""
+    cluster = cluster_of(3, 4, n=1)
+    cluster.change("n1", "n3", "n4")
+    key = single_of(cluster, "n2", "n4")
+    cluster = cluster_of(3, 4, n=1)
+    cluster.cut("n2")
+    cluster.believe("n2", "dead")
+    cluster.put("n1", key)
+    cluster.pass_time(2)
+    (keeper,) = cluster.hints()
+    assert keeper != "n2"
+    cluster.heal("n2")
+    cluster.believe("n2", "alive")
+    cluster.change("n1", "n3", "n4")
+    assert "n4" in transfer(cluster, *[n for n in cluster.names if n != keeper])
+    assert not cluster.nodes["n4"].owned(key).known()
+    cluster.run(cluster.nodes[keeper].handoff.step())
+    assert cluster.hints() == {}
+    assert cluster.nodes["n4"].owned(key).live()
