@@ -64,7 +64,7 @@ KNOWN: dict[str, tuple[int, ...]] = {
     "refutation-ignored": (1,),
     "removed-member-serves": (3,),
     "removed-member-speaks": (27,),
-    "repair-writes-the-stale-back": (),
+    "repair-writes-the-stale-back": (2,),
     "retry-makes-a-sibling": (),
     "rollback-unnoticed": (32,),
     "rows-unverified": (1,),

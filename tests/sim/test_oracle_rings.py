@@ -6,12 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from dynamo.config import build
+from dynamo.core.buckets import Bucket, Properties
 from dynamo.core.layout import NONE, Layout
 from dynamo.core.record import Record
 from dynamo.core.ring import Member
 from dynamo.sim.oracle.rings import RingChecks
 from dynamo.storage.agreed import LAYOUT_ROW
-from dynamo.wire.codec import LAYOUT, seal
+from dynamo.wire.codec import LAYOUT, STATE, seal
 from tests.sim.test_oracle_live import Run
 from tests.sim.test_oracle_registry import put
 
@@ -248,6 +249,8 @@ def test_what_is_kept_for_those_who_are_away_is_passed_on() -> None:
 
 def test_a_strict_write_has_its_owners_by_the_ring_there_is_whoever_did_it() -> None:
     run = Changing()
+    made = Bucket("strict").create(1, 1, Properties())
+    run.commit("n1", "buckets", b"strict", None, STATE.encode(b"strict", made))
     run.adopt(AFTER, "n2", "n3", "n4")
     run.views["n1"].layout = STEADY
     write = run.did("w1", 5, 6, w=2)
