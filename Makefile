@@ -46,7 +46,7 @@ bench-failover: $(STAMP) ## what killed nodes cost clients
 bench-gossip: $(STAMP) ## how fast fifteen nodes learn of a death, a join, a leave; four minutes
 	@$(BIN)/python bench/gossip_real.py $(ARGS)
 
-bench-many: $(STAMP) ## what one more node costs a cluster of 10, 30, 100, in the simulator (ARGS=--members 300)
+bench-many: $(STAMP) ## what one more node costs a cluster of 10, 30, 100, in the simulator (ARGS="--members 300")
 	@$(BIN)/python bench/many.py $(ARGS)
 
 bench-repair: $(STAMP) ## a lost disk, diverged keys, flipped bytes, deletes, on three nodes; ten minutes

@@ -86,12 +86,9 @@ class Replica(Protocol):
 class Peer(Replica, Protocol):
     """Another node at an address, whose `name` is learnt by asking."""
 
-    @property
-    def behind(self) -> bool:
-        """Whether more operations wait for it than one request to it carries."""
-
-    async def hello(self, timeout: float) -> Hello:
-        """Asks who it is and how it fares, within `timeout` seconds."""
+    async def hello(self, timeout: float, *, asker: str = "") -> Hello:
+        """Asks who it is and how it fares, within `timeout` seconds. An `asker` is told what was
+        seen of itself, and not of all members."""
 
     async def exchange_state(self, state: bytes, timeout: float) -> bytes:
         """Sends this node's whole view of the members; returns the peer's."""

@@ -2,7 +2,8 @@
 
     POST /peer/ops             a batch (`dynamo.wire.messages`), answered when all of it is done
     GET|PUT /peer/chunks/HEX   one chunk's bytes
-    GET /peer/hello            who this node is, as JSON; a probe when UDP fails
+    GET /peer/hello?for=NAME   who this node is, as JSON, and what it saw of that member (without a
+                               name, of all); a probe when UDP fails
     POST /peer/state           a full exchange of what both know of the members
 
 With `cluster.secret` set, every request must be signed (`dynamo.wire.signing`).
@@ -48,11 +49,11 @@ BYTES = [(b"Content-Type", b"application/octet-stream")]
 
 
 class PeerFace:
-    """See the module. `exchange(state)` takes a peer's view of the members and gives ours;
-    `origin()` says how far this node's disk is, `heard` takes what a peer says of its own. What
-    `fences` holds off may read here, and changes nothing. `layout()` is the version this node goes
-    by, and the lowest it still takes: who goes by less, or by one that is no neighbour, is refused
-    until one of the two has caught up."""
+    """See the module. `hello(asker)` says who this node is; `exchange(state)` takes a peer's view
+    of the members and gives ours; `origin()` says how far this node's disk is, `heard` takes what a
+    peer says of its own. What `fences` holds off may read here, and changes nothing. `layout()` is
+    the version this node goes by, and the lowest it still takes: who goes by less, or by one that
+    is no neighbour, is refused until one of the two has caught up."""
 
     app = Face()
 
@@ -61,7 +62,7 @@ class PeerFace:
         local: LocalReplica,
         signer: Signer,
         wall_clock: Callable[[], float],
-        hello: Callable[[], Hello],
+        hello: Callable[[str], Hello],
         exchange: Callable[[bytes], bytes],
         origin: Callable[[], Origin | None] = lambda: None,
         heard: Callable[[Origin], None] = lambda origin: None,
@@ -134,9 +135,8 @@ class PeerFace:
     async def hello(self, request: Request) -> Answer:
         if not self._allowed(request, b""):
             return self._stranger()
-        return Answer(
-            200, [(b"Content-Type", b"application/json")], hello.encode_hello(self._hello())
-        )
+        said = self._hello(request.args.get(b"for", [b""])[0].decode("utf-8", "replace"))
+        return Answer(200, [(b"Content-Type", b"application/json")], hello.encode_hello(said))
 
     def _why_not(self, origin: Origin | None, kinds: set[type[messages.Op]]) -> str:
         """Why a batch is refused as a whole, "" if it is not."""

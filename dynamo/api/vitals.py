@@ -15,7 +15,9 @@ from dynamo.background.upkeep import Upkeep
 from dynamo.cluster.membership import Membership
 from dynamo.coordinator.terms import Defaults
 from dynamo.core.quorum import majority
+from dynamo.ports import ClusterView
 from dynamo.replica.graves import GraveKeeper
+from dynamo.replica.lane import Lane
 from dynamo.storage import graves
 from dynamo.storage.chunks import Chunks
 from dynamo.storage.committer import Committer
@@ -55,12 +57,10 @@ def status(view: Membership) -> dict[str, str]:
     }
 
 
-def crowded(committer: Committer, view: Membership) -> bool:
-    """Whether more waits for the disk, or for a healthy member, than goes in one piece."""
-    peers = view.peers.by_name
-    return committer.behind or any(
-        known.replica.behind for name, known in peers.items() if view.is_healthy(name)
-    )
+def crowded(committer: Committer, view: ClusterView, filled: Iterable[Lane]) -> bool:
+    """Whether more waits for the disk, or for a healthy member, than goes in one piece. `filled`:
+    the lanes in which anything waits."""
+    return committer.behind or any(lane.behind and view.is_healthy(lane.peer) for lane in filled)
 
 
 def readings(

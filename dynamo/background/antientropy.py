@@ -65,7 +65,7 @@ class AntiEntropy:
     rng: Random
     _rounds: dict[str, Round] = attrs.field(factory=dict)
     _found: deque[Divergence] = attrs.field(factory=deque)
-    _ring: str = ""
+    _ring: tuple[str, object] = ("", None)
     _shared: dict[int, dict[str, list[int]]] = attrs.field(factory=dict)
     _written: int = -1
 
@@ -108,14 +108,18 @@ class AntiEntropy:
     # Whose turn it is.
 
     def _look_at_ring(self, now: float) -> None:
-        """A new ring means other pairs: all of them are compared soon."""
-        view = self.around.view
-        if view.ring.version == self._ring:
+        """A new ring means other pairs: all of them are compared soon. With most members of a large
+        ring a node shares no partition."""
+        view, classes = self.around.view, self.around.classes()
+        if (view.ring.version, classes) == self._ring:
             return
-        self._ring = view.ring.version
-        self._shared.clear()
-        names = [m.name for m in view.ring.members if m.name != view.name]
-        self._rounds = {name: Round(now) for name in names}
+        if view.ring.version != self._ring[0]:
+            self._shared.clear()
+            self._rounds = {}
+        self._ring = (view.ring.version, classes)
+        peers = {peer for copies in classes for peer in self.shared(copies)}
+        for name in sorted(peers - {*self._rounds}):
+            self._rounds[name] = Round(now)
         self._found = deque(d for d in self._found if d.peer in self._rounds)
 
     def _next(self, now: float) -> str | None:

@@ -21,7 +21,7 @@ from dynamo.core.grace import Grace
 from dynamo.core.record import Record
 from dynamo.errors import Corrupt
 from dynamo.log import make_logger
-from dynamo.ports import ClusterView
+from dynamo.ports import ClusterView, Replica
 from dynamo.replica.transfer import deliver
 from dynamo.storage.copies import Copies
 from dynamo.storage.facts import BucketTable
@@ -90,7 +90,7 @@ class Handoff:
             except Corrupt:
                 continue  # It is told when the record is mended.
             merge = self._merge(hint, record)
-            told = self._resettle(merge) if gone else deliver(self.view, replica, merge)
+            told = self._resettle(merge) if gone else self._tell(replica, merge)
             calls.append(Deferred.fromCoroutine(told))
             hints.append(hint)
             size += sum(len(v.body) for v in record.versions)
@@ -107,6 +107,18 @@ class Handoff:
             elif not left:
                 log.info("{target} has been told all it missed", target=target)
         return bool(taken)
+
+    async def _tell(self, replica: Replica, merge: messages.Merge) -> None:
+        """Gives a record to its target, and while a ring is coming to those who will own the key:
+        they may have pulled from the target before it had this."""
+        view, coming = self.view, self.view.beside
+        await deliver(view, replica, merge)
+        if coming is None or view.layout.stage != "coming":
+            return
+        copies = self.buckets.copies_of(merge.incarnation, coming.copies)
+        for owner in coming.owners(coming.partition(merge.incarnation, merge.key), copies):
+            if owner == view.name or view.is_healthy(owner):
+                await deliver(view, view.replica(owner), merge)
 
     def _is_gone(self, target: str) -> bool:
         """Whether nobody of this name has a part in the ring any more."""

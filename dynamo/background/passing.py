@@ -2,7 +2,8 @@
 
 A hint says that an owner has missed a record. That owner may be away for long, or may have been
 pulled from before it was told; and it may own the key no longer when it is. So the record goes to
-every coming owner that is there, too. The hints stay: their owners are told as ever.
+every coming owner that is there, too. The hints stay: their owners are told as ever. A node that
+leaves keeps none: it waits until one of the coming owners is there.
 
 A pass goes over all hints in order. Who turns up later gets a pass of its own.
 """
@@ -17,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from dynamo.background.divergence import Surroundings
 from dynamo.core.ring import Ring
-from dynamo.errors import Corrupt, DynamoError, MissingChunks
+from dynamo.errors import Corrupt, DynamoError, MissingChunks, NotReady
 from dynamo.log import make_logger
 from dynamo.replica.transfer import deliver
 from dynamo.wire import messages
@@ -149,6 +150,10 @@ class Passing:
     async def _send(self, coming: Ring, merge: messages.Merge) -> None:
         view, trees = self.around.view, self.around.keeper.trees
         partition = coming.partition(merge.incarnation, merge.key)
-        for name in coming.owners(partition, trees.copies_of(merge.incarnation)):
+        owners = coming.owners(partition, trees.copies_of(merge.incarnation))
+        for name in owners:
             if name in self._aim:
                 await deliver(view, view.replica(name), merge)
+        goes = all(member.name != view.name for member in coming.members)
+        if goes and not any(self._is_well(name) for name in owners):
+            raise NotReady(f"{', '.join(owners)} must be there to take over what this node keeps.")

@@ -122,6 +122,8 @@ class Runner:
         task = self._tasks.get(name)
         if task is None or self._stopping:
             return
+        if task.woken and task.timer is not None and task.timer.active():
+            return  # it is about to be stepped
         task.woken = True
         if task.running is None:
             self._later(task, self._wait(task))
@@ -228,7 +230,7 @@ class Runner:
             self._later(task, task.busy_s if task.woken else task.idle_s)
 
     def _failed(self, failure: Failure, task: Task) -> None:
-        task.running, task.busy = None, False
+        task.running, task.busy, task.woken = None, False, False
         if self._stopping:
             return
         task.faults += 1

@@ -52,6 +52,8 @@ class Transfer:
     _taken: int = -1
     _done: int = 0
     _stray: bool = False
+    _late: str = ""
+    _seen: object = None
     _why: str = ""
     _told_at: float = NEVER
 
@@ -66,6 +68,11 @@ class Transfer:
             return False
         if layout != self._layout:
             self._begin(layout)
+        # Others tell of themselves now, each a reason to be woken: nothing follows for this node.
+        seen = (layout.version, view.epoch, self.pulling.around.classes())
+        if self._done == layout.version and self._seen == seen and not self._stray:
+            return False
+        self._seen = None
         why = self._too_early()
         if not why:
             if await self._slice(coming):
@@ -76,6 +83,7 @@ class Transfer:
         if not why and self._done != layout.version:
             self._end()
         self._note(why if self._done != layout.version else "")
+        self._seen = seen if not why else None
         return False
 
     def appeared(self, name: str) -> None:
@@ -109,13 +117,19 @@ class Transfer:
 
     def _too_early(self) -> str:
         """Why nothing may be pulled yet; "" if it may. What came too early is pulled again."""
-        version = self._layout.version
-        names = [name for name in self._layout.names() if self._is_there(name)]
-        late = [name for name in names if self.changing.uses(name) < version]
-        if late or self._stray:
+        # Of many that are late one is enough to know of, and to look at first the next time.
+        if not (self._late and self._is_late(self._late)):
+            names = self._layout.names()
+            self._late = next((name for name in names if self._is_late(name)), "")
+        if self._late or self._stray:
             self._begin(self._layout)
-        who = ", ".join(late)
-        return f"Waiting until {who} can go by version {version} of the layout." if late else ""
+        if not self._late:
+            return ""
+        version = self._layout.version
+        return f"Waiting until {self._late} can go by version {version} of the layout."
+
+    def _is_late(self, name: str) -> bool:
+        return self.changing.uses(name) < self._layout.version and self._is_there(name)
 
     def _is_there(self, name: str) -> bool:
         """Whether a member may be there; one in doubt is waited for until that is known."""
@@ -181,7 +195,24 @@ class Transfer:
                 )
             peers = sorted({pair[1] for pairs in state.lacking() for pair in pairs})
             return f"What {', '.join(peers)} holds is to be pulled; it is asked again soon."
-        return self.passing.why(coming)
+        return self.passing.why(coming) or self._stranded(coming)
+
+    def _stranded(self, coming: Ring) -> str:
+        """Who has to be there before this node may go, if it goes: none of those who will own some
+        keys it holds is there, so nobody has pulled them. Where keys have one owner, that takes
+        one member that is away."""
+        around, trees = self.pulling.around, self.pulling.around.keeper.trees
+        if any(member.name == around.view.name for member in coming.members):
+            return ""
+        if not trees.complete:
+            return "This node counts its keys first."
+        for copies, partition in trees.known():
+            owners = coming.owners(partition, copies)
+            if any(self._is_there(owner) for owner in owners):
+                continue
+            if any(trees.leaves(copies, partition)):
+                return f"{', '.join(owners)} must be there to take over what this node holds."
+        return ""
 
     # What is said of it.
 

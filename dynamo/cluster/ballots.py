@@ -109,6 +109,9 @@ class Round:
         said_yes: Callable[[str, agreeing.LayoutReply], None],
     ) -> None:
         if reply.layout.order > (self.newer or self._base).order:
+            if not reply.layout.members:
+                self._faults[name] = "goes by the layout of a cluster founded apart"
+                return
             self.newer = reply.layout
         if reply.yes:
             said_yes(name, reply)

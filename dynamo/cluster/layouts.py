@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import deferLater
 
 from dynamo.cluster.ballots import BACKOFF_S, Ballots
+from dynamo.cluster.followers import Followers
 from dynamo.core.agreement import Promise
 from dynamo.core.grace import Grace
 from dynamo.core.layout import NONE, Layout, with_member
@@ -34,6 +35,8 @@ from dynamo.wire.messages import Op, Reply
 TICK_S = 0.5
 TRY_S = 3.0
 """How long a node tries to get a layout decided that nobody has asked it for."""
+ASK_S, ASK_MAX_S = 1.0, 10.0
+"""Seconds a node that joins gives each one before it by name to ask for both; at most."""
 YIELD_S = 3.0
 """Seconds each member waits for the ones before it to take the next step."""
 
@@ -56,6 +59,9 @@ class Around(Protocol):
 
     def founders(self) -> Sequence[Placed]:
         """Those who found a cluster together if this node begins it; () if it must not."""
+
+    def joiners(self, layout: Layout) -> dict[Placed, bool]:
+        """The others that join, and whether they may be asked for."""
 
     def has_data(self) -> bool:
         """Whether there may be anything to take back."""
@@ -93,13 +99,15 @@ class Layouts:
         self._rng = rng
         self._clock = clock
         self._around = around
+        self.followers = Followers(me.name, around.record, self._standing)
         self._ballots = Ballots(me.name, around.replica, clock)
         self._none = none
         self._birth = rng.getrandbits(48)
         self._synced_for: tuple[Placed, ...] = ()
         self._ready_since: tuple[int, float] = (0, 0.0)
+        self._asks_since: tuple[int, float] = (0, 0.0)
         self._timer: IDelayedCall | None = None
-        self._busy = self._fetching = self._stopped = False
+        self._busy = self._fetching = self._stopped = self._poked = False
         self.layout = NONE
         self.ring = self._none
         self.beside: Ring | None = None
@@ -121,7 +129,8 @@ class Layouts:
 
     def poke(self) -> None:
         """Something has changed: looks at once."""
-        if self._timer is not None and self._timer.active():
+        if self._timer is not None and self._timer.active() and not self._poked:
+            self._poked = True
             self._timer.reset(0)
 
     # What others ask and tell.
@@ -144,7 +153,7 @@ class Layouts:
             # It is not known yet whether what was promised was lost with a disk.
             return succeed(agreeing.LayoutReply(self.layout, yes=False))
         voted = self._book.vote(version, change)
-        return voted.addCallback(lambda said: agreeing.LayoutReply(self.layout, said[0], said[1]))
+        return voted.addCallback(lambda said: agreeing.vote(self.layout, *said))
 
     def _learn(self, op: agreeing.LayoutLearn) -> Deferred[Reply]:
         adopted = Deferred.fromCoroutine(self.adopt(op.layout))
@@ -215,37 +224,20 @@ class Layouts:
             self.synced, self._synced_for = version, self.layout.beside
             self.poke()
 
+    def _standing(self) -> tuple[int, int]:
+        return (0 if self._book.identity.refilling else self.used), self.synced
+
     def uses(self, name: str) -> int:
         """The version by which a member says it goes, 0 if it is not known."""
-        if name == self.me.name:
-            return 0 if self._book.identity.refilling else self.used
-        record = self._around.record(name)
-        return record.layout if record is not None else 0
+        return self.followers.uses(name)
 
     def has_synced(self, name: str) -> int:
         """The version for which a member says it holds what it ought to."""
-        if name == self.me.name:
-            return self.synced
-        record = self._around.record(name)
-        return record.synced if record is not None else 0
-
-    def is_there(self, name: str) -> bool:
-        """Whether a member is believed to run."""
-        record = self._around.record(name)
-        return name == self.me.name or (record is not None and record.running)
+        return self.followers.has_synced(name)
 
     def waits_for(self) -> list[str]:
         """Why the next step of a change is not taken yet, in sentences."""
-        layout, found = self.layout, []
-        for name in layout.names() if layout.stage != "steady" else ():
-            if not self.is_there(name):
-                if layout.stage == "coming" and not layout.in_ring(name):
-                    found.append(f"{name} is joining, and is not there.")
-            elif self.uses(name) < layout.version:
-                found.append(f"{name} does not go by layout {layout.version} yet.")
-            elif layout.stage == "coming" and self.has_synced(name) < layout.version:
-                found.append(f"{name} is still taking over what it will own.")
-        return found
+        return self.followers.waits_for(self.layout)
 
     async def propose(self, make: Make, patience: float) -> Layout:
         """Has the layout that `make` gives for the present one decided; returns the one in force.
@@ -303,6 +295,7 @@ class Layouts:
     def _tick(self) -> None:
         if self._stopped or self._book.out:
             return
+        self._poked = False
         self._timer = self._clock.callLater(TICK_S, self._tick)
         self.say()
         make = None if self._busy or not self._around.may_take_part() else self._wanted()
@@ -319,11 +312,11 @@ class Layouts:
         # it was removed say, others have to refuse, for they may have buried what it knows.
         if not self._book.out and self.used < layout.version and self._grace.passed(self._mark):
             self.used = layout.version
-        there = [name for name in layout.names() if self.is_there(name)]
-        if all(self.uses(name) >= layout.version for name in there):
+        if self.floor < layout.version and self.followers.all_use(layout):
             self.floor = layout.version
         named = self._book.identity.actor != ""
         role = Role.ACTIVE if named and layout.in_ring(self.me.name) else Role.JOINING
+        role = Role.LEAVING if self._book.out else role  # or others might ask for it as a joiner
         self._around.describe(layout=self.uses(self.me.name), synced=self.synced, role=role)
 
     def _wanted(self) -> Make | None:
@@ -335,20 +328,42 @@ class Layouts:
         mine = [m for m in layout.next_members if m.name == me.name]
         leaving = layout.in_ring(me.name) and not mine
         if layout.stage != "going" and not leaving and mine != [me]:
-            return lambda base: _place(base, me)
+            may = self._may_ask_now(layout)
+            return (lambda base: self._place(base, layout.version)) if may else None
         if layout.stage == "steady" and not self._book.identity.refilling:
             forgot = self._book.abstains > layout.version
             return (lambda base: _renew(base, layout.version)) if forgot else None
-        if layout.stage == "steady" or self.waits_for() or not self._is_my_turn():
+        ready = layout.stage != "steady" and self.followers.all_ready(layout)
+        if not ready or not self._is_my_turn():
             return None
         return lambda base: _step(base, layout.version)
+
+    def _place(self, base: Layout, version: int) -> Layout | None:
+        """This node where its configuration puts it, and those with it that join as well."""
+        if base.version != version:
+            return None
+        members = with_member(base.next_members, self.me)
+        for joiner, ready in self._around.joiners(base).items():
+            members = with_member(members, joiner) if ready else members
+        return base.change(members)
+
+    def _may_ask_now(self, layout: Layout) -> bool:
+        """Of many that join the first by name asks for all, when it had time to hear of them, and
+        the next one some time later."""
+        now, turns = self._clock.seconds(), 0
+        joiners = {} if layout.knows(self.me.name) else self._around.joiners(layout)
+        if joiners:
+            turns = 1 + sum(m.name < self.me.name for m, ready in joiners.items() if ready)
+        if self._asks_since[0] != layout.version:
+            self._asks_since = (layout.version, now)
+        return now >= self._asks_since[1] + min(ASK_S * turns, ASK_MAX_S)
 
     def _is_my_turn(self) -> bool:
         """The first member that is there takes the step; the others give it time."""
         now, version = self._clock.seconds(), self.layout.version
         if self._ready_since[0] != version:
             self._ready_since = (version, now)
-        there = [m.name for m in self.layout.members if self.is_there(m.name)]
+        there = [m.name for m in self.layout.members if self.followers.is_there(m.name)]
         if self.me.name not in there:
             return False
         return now >= self._ready_since[1] + YIELD_S * there.index(self.me.name)
@@ -356,7 +371,7 @@ class Layouts:
     def _tell(self, base: Layout, layout: Layout) -> None:
         """Whoever does not hear it now hears it by gossip."""
         for name in sorted({*base.names(), *layout.names()} - {self.me.name}):
-            if self.is_there(name):
+            if self.followers.is_there(name):
                 told = self._around.replica(name).call(agreeing.LayoutLearn(layout))
                 told.addErrback(lambda f: f.trap(DynamoError) and None)
 
@@ -372,12 +387,6 @@ class Layouts:
 
 def _found(base: Layout, founders: Sequence[Placed], birth: int) -> Layout | None:
     return None if base.version else base.found(founders, birth)
-
-
-def _place(base: Layout, me: Placed) -> Layout | None:
-    if base.stage == "going" or not base.version:
-        return None
-    return base.change(with_member(base.next_members, me))
 
 
 def _renew(base: Layout, version: int) -> Layout | None:

@@ -25,6 +25,7 @@ from twisted.internet.interfaces import IReactorTime
 from dynamo.cluster.errands import Errands
 from dynamo.cluster.events import Happened, warn
 from dynamo.cluster.gossip import Gossip
+from dynamo.cluster.health import Health
 from dynamo.cluster.layouts import Layouts
 from dynamo.cluster.naming import Naming
 from dynamo.cluster.peers import DOUBT_S, Known, Peers, status_of
@@ -105,7 +106,6 @@ class Membership:
         self._contended = ""
         self._began = False
         self._stopped = False
-        self._health: dict[str, tuple[bool, bool]] = {}
         placed = Placed(me.name, me.zone, me.weight)
         none = Ring((), me.partitions, copies)
         self.layouts = Layouts(placed, none, book, grace, rng, clock, self)
@@ -113,7 +113,6 @@ class Membership:
         self.beside: Ring | None = self.layouts.beside
         self._naming = Naming(identity, about_me, clock, self._named, rng)
         self._left: Deferred[None] | None = None
-        self._awaiting: tuple[str, ...] = ()
         self.epoch = 0
         self.events: deque[Happened] = deque(maxlen=EVENTS_KEPT)
         self.gossip = Gossip(swim, codec, clock, self)
@@ -121,6 +120,7 @@ class Membership:
             remote=remote, timeout=timeout, cluster=me.cluster_name, dropped=self.gossip.dropped
         )
         self.peers = self._make_peers(timeout)
+        self._health = Health(self.peers)
 
     def _make_peers(self, timeout: float) -> Peers:
         return Peers(
@@ -206,7 +206,7 @@ class Membership:
         return known.replica if known is not None else self._dial(name, NOWHERE)
 
     def awaiting(self) -> tuple[str, ...]:
-        return self._awaiting
+        return self._health.awaiting()
 
     def evidence(self, name: str, ok: bool) -> None:
         known = self.peers.by_name.get(name)
@@ -216,7 +216,7 @@ class Membership:
             now = self._clock.seconds()
             relied_on, known.doubted_until = known.doubted_until <= now, now + DOUBT_S
             if relied_on:
-                self._changed_health()
+                self._look(known)
                 self._clock.callLater(DOUBT_S, self._doubt_over, known)
                 self.gossip.evidence(name, False)
         elif known.member.liveness is Liveness.SUSPECT:
@@ -272,11 +272,11 @@ class Membership:
         if effect.event == "reaped":
             if member.gone:
                 self.peers.forget(member.name)
+                self.epoch += self._health.forget(member.name)
             return
         was = self.peers.by_name.get(member.name)
         before = was.member.liveness if was is not None else None
-        self.peers.take(member, appeared=effect.event in APPEARED)
-        self._changed_health()
+        self._look(self.peers.take(member, appeared=effect.event in APPEARED))
         self.layouts.heard(member.name, member.layout)
         self.layouts.poke()
         self.on_change()
@@ -307,12 +307,13 @@ class Membership:
             log.warn("{name} has no address to dial: {why}", name=name, why=error)
             return self._remote(name, NOWHERE)
 
-    def _changed_health(self) -> None:
-        self._awaiting = self.peers.awaiting(self.layout)
-        health = {n: (self.is_healthy(n), self.is_doubtful(n)) for n in self.peers.by_name}
-        if health != self._health:
-            self._health = health
-            self.epoch += 1
+    def _look(self, known: Known | None) -> None:
+        """What follows from a member may differ now; None: from any of them."""
+        now = self._clock.seconds()
+        if known is None:
+            self.epoch += self._health.look_at_all(self.layout, now)
+        else:
+            self.epoch += self._health.look(known, now)
 
     def _met(self, remote: State) -> State:
         """A full exchange is a chance to find bucket states that were missed."""
@@ -331,20 +332,24 @@ class Membership:
         if left > 0:
             self._clock.callLater(left, self._doubt_over, known)
         else:
-            self._changed_health()
+            self._look(known)
 
-    def _settle(self) -> None:
-        """Something was learnt: this node may now be able to take its place."""
-        self._changed_health()
-        for name, known in self.peers.by_name.items():
-            self._naming.note(name, known.hello.actor if known.hello is not None else "")
+    def _settle(self, one: Known | None = None) -> None:
+        """Something was learnt, of `one` or of any: this node may be able to take its place."""
+        self._look(one)
+        learnt = [one] if one is not None else self.peers.by_name.values()
+        hellos = [known.hello for known in learnt if known.hello is not None]
+        for hello in hellos:
+            self._naming.note(hello.name, hello.actor)
         if self._identity.actor:
-            if self.rollback and self.rollback.pending(self.peers.hellos(), self._settle):
+            if self.rollback and self.rollback.pending(hellos, self._settle):
                 return
             somewhere = self._swim.joined or self.peers.by_name
-            if somewhere and self.peers.all_running(lambda known: known.asked):
+            began = self._began
+            if began or (somewhere and self.peers.all_running(lambda known: known.asked)):
                 self._began = True
-                self.layouts.poke()
+                if not began or not self.layout.version:
+                    self.layouts.poke()
         elif (
             self._swim.joined
             and not self._trouble
@@ -374,13 +379,16 @@ class Membership:
     def founders(self) -> Sequence[Placed]:
         return self.peers.founders(self.layouts.me)
 
+    def joiners(self, layout: Layout) -> dict[Placed, bool]:
+        return self.peers.joiners(layout)
+
     def describe(self, **changes: Any) -> None:
         if not self._stopped and self._left is None:
             self.gossip.describe(**changes)
 
     def layout_changed(self, out: bool) -> None:
         self.ring, self.beside = self.layouts.ring, self.layouts.beside
-        self._changed_health()
+        self._look(None)
         self.epoch += 1
         self.on_change()
         if out:

@@ -35,7 +35,7 @@ class Naming:
         self._about_me = about_me
         self._clock = clock
         self._named = named
-        self._saving = False
+        self._saving = self._writing = self._unwritten = False
 
     def draw(self, hellos: Sequence[Hello], members: Sequence[str], *, refill: bool) -> None:
         """Takes an actor that none of the others has seen. `refill`: the others hold what was on
@@ -52,10 +52,23 @@ class Naming:
         saved.addCallbacks(self._saved, self._not_saved)
 
     def note(self, name: str, actor: str) -> None:
-        """Remembers under which actor a member writes."""
+        """Remembers under which actor a member writes. All are in one row: what is learnt while it
+        is being written goes with the next one."""
         if actor and self._identity.actors.get(name) != actor:
-            noted = self._identity.note_actor(name, actor)
-            noted.addErrback(lambda f: log.error("An actor was not stored: {f}", f=f.value))
+            self._identity.actors[name] = actor
+            self._unwritten = True
+            self._write()
+
+    def _write(self) -> None:
+        if self._unwritten and not self._writing:
+            self._unwritten, self._writing = False, True
+            written = self._identity.save_actors()
+            written.addErrback(lambda f: log.error("An actor was not stored: {f}", f=f.value))
+            written.addBoth(self._written)
+
+    def _written(self, _: object) -> None:
+        self._writing = False
+        self._write()
 
     def _saved(self, _: None) -> None:
         self._saving = False

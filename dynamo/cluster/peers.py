@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from dynamo.core.layout import Layout
@@ -27,6 +27,9 @@ BUCKETS_AT_ONCE = 500
 RETRY_S = 0.5
 REASK_S = 0.25
 DOUBT_S = 1.0
+AT_ONCE = 64
+"""Conversations begun at a time: each takes a connection, and in a large cluster a node that starts
+has one with each of very many."""
 
 log = make_logger()
 
@@ -69,9 +72,9 @@ class Known:
 
 
 class Peers:
-    """All other members by name. `changed()` is called when what follows from them may differ,
-    `settled(name)` when one that appeared may be relied on. `learn(peer, hello)` takes over its
-    layout, if that is later.
+    """All other members by name. `changed(known)` is called when what follows from a member may
+    differ, None standing for all of them, `settled(name)` when one that appeared may be relied on.
+    `learn(peer, hello)` takes over its layout, if that is later.
 
     `about_me()` is what this node says of itself, `timeout` for a question in seconds.
     """
@@ -84,7 +87,7 @@ class Peers:
         buckets: BucketTable,
         remote: Callable[[str, str], Peer],
         timeout: float,
-        changed: Callable[[], None],
+        changed: Callable[[Known | None], None],
         settled: Callable[[str], None],
         learn: Callable[[Peer, Hello], Awaitable[None]],
     ) -> None:
@@ -98,6 +101,7 @@ class Peers:
         self._changed = changed
         self._settled = settled
         self._stopped = False
+        self._turns = DeferredSemaphore(AT_ONCE)
         self.by_name: dict[str, Known] = {}
 
     def stop(self) -> None:
@@ -127,7 +131,7 @@ class Peers:
             known.asked = False
             if known.running:
                 self.converse(known)
-        self._changed()
+        self._changed(None)
 
     def forget(self, name: str) -> None:
         """The member is gone for good."""
@@ -171,6 +175,21 @@ class Peers:
             found.append(Placed(member.name, member.zone, member.weight))
         return found
 
+    def joiners(self, layout: Layout) -> dict[Placed, bool]:
+        """Those that are there and have no part in the layout yet; whether they may be asked for:
+        they know who they are and go by this very layout. One that was taken out says so in the
+        same breath as that it has heard of it."""
+        return {
+            Placed(member.name, member.zone, member.weight): (
+                not known.unnamed and member.layout == layout.version
+            )
+            for known in self.by_name.values()
+            if (member := known.member).running
+            and member.role is Role.JOINING
+            and not known.problem
+            and not layout.knows(member.name)
+        }
+
     def statuses(self, layout: Layout, heard: Mapping[str, float]) -> list[MemberStatus]:
         """Those that are there or have a part in the layout; `heard`: when each last wrote."""
         now, found = self._clock.seconds(), []
@@ -188,24 +207,28 @@ class Peers:
         """Members that keep hints for this node, or may: not asked since they appeared. One that
         is gone cannot be waited for, and one that has no part in the ring keeps none."""
         return tuple(
-            sorted(
-                name
-                for name, known in self.by_name.items()
-                if known.running
-                and layout.knows(name)
-                and (
-                    (not known.settled and known.member.role is not Role.JOINING)
-                    or not known.asked
-                    or (known.hello is not None and known.hello.hints.get(self._me, 0))
-                )
+            sorted(name for name, known in self.by_name.items() if self.awaits(known, layout))
+        )
+
+    def awaits(self, known: Known, layout: Layout) -> bool:
+        """Whether this member is one of those `awaiting` gives."""
+        return (
+            known.running
+            and layout.knows(known.member.name)
+            and (
+                (not known.settled and known.member.role is not Role.JOINING)
+                or not known.asked
+                or bool(known.hello is not None and known.hello.hints.get(self._me, 0))
             )
         )
 
     def converse(self, known: Known) -> Deferred[None]:
         """Asks a member how it is, and settles bucket states if they differ."""
         if known.asking is None and not self._stopped:
-            asking = Deferred.fromCoroutine(self._converse(known))
-            asking.addErrback(lambda f: log.failure("Talking to a member failed", failure=f))
+            asking: Deferred[None] = Deferred()
+            talked = self._turns.run(self._conversing, known)
+            talked.addErrback(lambda f: log.failure("Talking to a member failed", failure=f))
+            talked.addCallback(asking.callback)
             known.asking = None if asking.called else asking
         done: Deferred[None] = Deferred()
         if known.asking is None:
@@ -214,10 +237,15 @@ class Peers:
             known.asking.addCallback(lambda _: done.callback(None))
         return done
 
+    def _conversing(self, known: Known) -> Deferred[None]:
+        if self._stopped:  # while it waited for its turn
+            return succeed(None)
+        return Deferred.fromCoroutine(self._converse(known))
+
     async def _converse(self, known: Known) -> None:
         again, news, appeared, missed = None, False, known.appeared, known.missed
         try:
-            hello = await known.replica.hello(self._timeout)
+            hello = await known.replica.hello(self._timeout, asker=self._me)
             known.problem = self._problem(known, hello)
             if known.problem:
                 raise PeerBroke(known.member.name, known.problem)
@@ -237,7 +265,7 @@ class Peers:
             known.asking = None
             known.asked = known.missed == missed
             again = again if known.asked or not known.running else 0.0
-        self._changed()
+        self._changed(known)
         if news:
             self._settled(known.member.name)
         if again is not None and not self._stopped:

@@ -18,6 +18,7 @@ layout trackers, Auvolat, Garage 0.9).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Literal
 
 import msgspec
@@ -27,7 +28,7 @@ from dynamo.core.ring import Member
 Stage = Literal["steady", "coming", "going"]
 
 
-class Layout(msgspec.Struct, frozen=True, array_like=True):
+class Layout(msgspec.Struct, frozen=True, array_like=True, dict=True):
     """A decided layout. `version` counts them from 1 on; 0 is none. `birth` tells a cluster's
     layouts from those of one that was founded apart from it.
 
@@ -59,21 +60,23 @@ class Layout(msgspec.Struct, frozen=True, array_like=True):
 
     def in_ring(self, name: str) -> bool:
         """Whether reads go by a ring with this member."""
-        return any(m.name == name for m in self.members)
+        return name in self._names[0]
 
     def knows(self, name: str) -> bool:
         """Whether the member has a part in it."""
-        return self.in_ring(name) or any(m.name == name for m in self.beside)
+        now, beside = self._names
+        return name in now or name in beside
 
     def role(self, name: str) -> Literal["joining", "active", "leaving"]:
         """A member's part in the ring; who has none yet is about to join."""
-        if any(m.name == name for m in self.next_members):
-            return "active" if self.in_ring(name) else "joining"
+        now, beside = self._names
+        if name in (beside if self.stage == "coming" else now):
+            return "active" if name in now else "joining"
         return "leaving" if self.knows(name) else "joining"
 
     def names(self) -> tuple[str, ...]:
         """All members of both rings, sorted."""
-        return tuple(sorted({m.name for m in (*self.members, *self.beside)}))
+        return self._sorted_names
 
     def found(self, members: Iterable[Member], birth: int) -> Layout:
         """The first layout of a cluster."""
@@ -109,6 +112,15 @@ class Layout(msgspec.Struct, frozen=True, array_like=True):
         """Nobody reads by the old ring any more: writes need not reach it."""
         assert self.stage == "going", "nothing is going"
         return self._then(members=self.members)
+
+    @cached_property
+    def _names(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Of `members` and `beside`: a cluster of many asks of each member at any news."""
+        return frozenset(m.name for m in self.members), frozenset(m.name for m in self.beside)
+
+    @cached_property
+    def _sorted_names(self) -> tuple[str, ...]:
+        return tuple(sorted(self._names[0] | self._names[1]))
 
     def _then(
         self, *, members: tuple[Member, ...], beside: tuple[Member, ...] = (), coming: bool = False

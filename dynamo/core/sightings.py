@@ -35,24 +35,26 @@ class Origin(msgspec.Struct, frozen=True, array_like=True):
 
 @attrs.define
 class Sightings:
-    """What was seen of all members, by name; in order of the last start seen."""
+    """What was seen of all members, by name; in order of the last start seen. `news`: the latest of
+    those that were seen further on; whoever takes note of it takes it out."""
 
     by_name: dict[str, dict[str, Origin]] = attrs.field(factory=dict)
+    news: dict[str, Origin] = attrs.field(factory=dict)
 
     def note(self, origin: Origin) -> None:
         """A message came."""
         boots = self.by_name.setdefault(origin.name, {})
         seen = boots.get(origin.boot)
         if seen is None:
-            boots[origin.boot] = origin
+            boots[origin.boot] = self.news[origin.name] = origin
             if len(boots) > BOOTS_MAX:
                 del boots[next(iter(boots))]
         elif origin.commit > seen.commit:
-            boots[origin.boot] = origin
+            boots[origin.boot] = self.news[origin.name] = origin
 
-    def told(self) -> dict[str, tuple[Origin, ...]]:
-        """All of it, for a `Hello`."""
-        return {name: tuple(boots.values()) for name, boots in self.by_name.items()}
+    def told(self, name: str) -> tuple[Origin, ...]:
+        """What was seen of a member, for a `Hello`."""
+        return tuple(self.by_name.get(name, {}).values())
 
 
 def rolled_back(mine: Origin, seen: Iterable[Origin]) -> bool:

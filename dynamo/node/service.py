@@ -28,7 +28,7 @@ from dynamo.core.clock import HybridClock
 from dynamo.core.grace import Grace
 from dynamo.core.members import IDENTITY_MAX, Role
 from dynamo.core.refilling import Refilling
-from dynamo.core.sightings import Origin, Sightings
+from dynamo.core.sightings import Origin
 from dynamo.core.swim import Swim
 from dynamo.errors import DynamoError
 from dynamo.log import make_logger
@@ -37,6 +37,7 @@ from dynamo.node.faces import build_faces, underway
 from dynamo.node.voice import Voice
 from dynamo.node.work import Work
 from dynamo.replica.graves import GraveKeeper
+from dynamo.replica.lane import Lane
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.pool import peer_client
 from dynamo.replica.remote import RemoteReplica
@@ -84,6 +85,7 @@ class Node(Service):
         self._open_disk = open_disk or partial(LocalDisk, config.node.data_dir, reactor)
         self._refilling = Refilling(config.node.name)
         self._ports: list[Any] = []
+        self._filled: set[Lane] = set()
         self.on_left: Callable[[], object] = lambda: None
         """Called when this node has left the ring for good, and may be stopped."""
 
@@ -168,6 +170,7 @@ class Node(Service):
             hints=HintBook(self.engine.view()),
             places=PlaceBook(self.engine.view()),
         )
+        self.copies.seen.load(self.engine.view())
         self.identity = Identity(self.engine, self.committer)
         self.identity.load()
         self.book = LayoutBook(self.engine, self.committer, self.identity)
@@ -193,7 +196,7 @@ class Node(Service):
             self.table,
             self.copies,
             self._refilling,
-            Sightings(),
+            self.copies.seen.sightings,
             self.identity.number or self._rng.randrange(1, IDENTITY_MAX),
             self._rng.randbytes(8).hex(),
             self._reactor.seconds,
@@ -284,6 +287,7 @@ class Node(Service):
             rng=random.Random(self._rng.randbytes(16)),
             wall_clock=self._wall_clock,
             changing=self.changing,
+            filled=self._filled,
         )
         self.voice.moving = self.work.moving
 
@@ -345,6 +349,7 @@ class Node(Service):
             evidence=lambda who, ok: self.view.evidence(who, ok),
             origin=self.voice.origin,
             heard=self._heard,
+            filled=self._filled,
         )
 
     def _readings(self) -> Iterable[Reading]:

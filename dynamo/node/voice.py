@@ -93,9 +93,12 @@ class Voice:
         begun = self.identity.begin_hand(hand)
         return begun.addCallback(lambda _: self.describe(meta=b"%d" % hand))
 
-    def hello(self) -> Hello:
-        """Who this node is."""
+    def hello(self, asker: str = "") -> Hello:
+        """Who this node is. To an `asker` it says what it saw of that member, and not what it saw
+        of all: every member asks every other, and in a cluster of many that is a lot."""
         config, identity = self.config, self.identity
+        actors, seen = identity.actors, self.sightings.by_name
+        about = [asker] if asker else sorted({*actors, *seen})
         objects, size = self.copies.totals()
         return Hello(
             name=config.node.name,
@@ -108,12 +111,12 @@ class Voice:
             actor=identity.actor,
             boot=self.boot,
             joined=bool(identity.actor),
-            actors=dict(identity.actors),
+            actors={name: actors[name] for name in about if name in actors},
             hints=dict(self.copies.hints.counts),
             buckets=self.table.digest(),
             objects=objects,
             bytes=size,
-            seen=self.sightings.told(),
+            seen={name: self.sightings.told(name) for name in about if name in seen},
             refill=self._refill(),
             layout=self.book.layout.version,
             birth=self.book.layout.birth,

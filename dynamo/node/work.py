@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from dynamo.api.metrics import Metrics
@@ -28,6 +28,7 @@ from dynamo.core.refilling import Refilling
 from dynamo.core.transfers import Moved
 from dynamo.ports import Changing, Liveness
 from dynamo.replica.graves import GraveKeeper
+from dynamo.replica.lane import Lane
 from dynamo.replica.local import LocalReplica
 from dynamo.replica.trees import TreeKeeper
 from dynamo.replica.wholeness import Wholeness
@@ -48,7 +49,7 @@ REAP_S = 2.0
 class Work:
     """The background tasks of a node, and the runner that steps them once it is started.
 
-    `actor()` is the node's actor.
+    `actor()` is the node's actor, `filled` has the lanes to members in which anything waits.
     """
 
     def __init__(
@@ -70,9 +71,12 @@ class Work:
         rng: random.Random,
         wall_clock: Callable[[], float],
         changing: Changing,
+        filled: Iterable[Lane],
     ) -> None:
         self.admission = Admission(config.limits.background_latency)
-        self.runner = Runner(reactor, self.admission, lambda: crowded(copies.committer, view))
+        self.runner = Runner(
+            reactor, self.admission, lambda: crowded(copies.committer, view, filled)
+        )
         self.upkeep = _upkeep(config, view, copies, table, local, reactor, metrics)
         grace = self.upkeep.mender.grace = graves.grace
         keeper = TreeKeeper(copies, trees, table, wall_clock, lacking=whole.pair_lacks)

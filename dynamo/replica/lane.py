@@ -31,11 +31,20 @@ Send = Callable[[Sequence[Op]], Deferred[Sequence[Reply]]]
 class Lane:
     """Batches operations to `peer`, at most `in_flight_max` requests at once.
 
-    `send` carries one batch and fires with its replies, in order.
+    `send` carries one batch and fires with its replies, in order. In `filled` it is while anything
+    waits in it.
     """
 
-    def __init__(self, peer: str, clock: IReactorTime, send: Send, in_flight_max: int = 1) -> None:
-        self._peer = peer
+    def __init__(
+        self,
+        peer: str,
+        clock: IReactorTime,
+        send: Send,
+        in_flight_max: int = 1,
+        filled: set[Lane] | None = None,
+    ) -> None:
+        self.peer = self._peer = peer
+        self._filled = filled if filled is not None else set()
         self._clock = clock
         self._send = send
         self._in_flight_max = in_flight_max
@@ -53,6 +62,7 @@ class Lane:
         done: Deferred[Reply] = Deferred(self._given_up)
         size = weight(op)
         self._queue.append((op, done, size))
+        self._filled.add(self)
         self._queued_bytes += size
         self._flush_soon()
         return done
@@ -105,6 +115,8 @@ class Lane:
             if not done.called:  # cancelled while it waited
                 batch.append((op, done))
                 size += each
+        if not self._queue:
+            self._filled.discard(self)
         if not batch:
             return
         self._in_flight += 1

@@ -10,6 +10,7 @@ cookies, which no member sets: with both a request cost twice as much before its
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, cast
 
 import attrs
@@ -70,6 +71,7 @@ NO_COOKIES = _NoCookies()
 """To be given with each request to a peer, for which treq would make a jar otherwise."""
 
 
+@lru_cache(maxsize=ENDPOINTS_MAX)
 def peer_url(address: str, path: str) -> PeerURL:
     """The URL of `path`, which begins with a slash, on the peer at `address` ("host:port")."""
     text = f"{SCHEME}{address}{path}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import treq
 from treq.client import HTTPClient
@@ -72,7 +73,9 @@ class RemoteReplica:
     """The member `name` at `address` ("host:port"). `clock` is the reactor.
 
     `evidence(name, ok)` is told how each request went, `heard` who answered and how far its disk
-    is; `origin()` says the same of this node. `timeout` is in seconds of silence.
+    is; `origin()` says the same of this node. `timeout` is in seconds of silence. `filled` has the
+    lanes, to any member, in which something waits. A lane is made when it is first used: most
+    members of a large cluster have nothing to say to most others.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class RemoteReplica:
         evidence: Callable[[str, bool], None],
         origin: Callable[[], Origin | None] = lambda: None,
         heard: Callable[[Origin], None] = lambda origin: None,
+        filled: set[Lane] | None = None,
     ) -> None:
         self.name = name
         self.address = address
@@ -98,24 +102,24 @@ class RemoteReplica:
         self._wall_clock = wall_clock
         self._signer = signer
         self._timeout = timeout
-        self._patience = Lateness(clock, timeout)
+        self._patience: Lateness | None = None
         self._evidence = evidence
         self._origin = origin
         self._heard = heard
-        self._lanes = {
-            lane: Lane(name, clock, self._send, limit) for lane, limit in IN_FLIGHT.items()
-        }
+        self._lanes: dict[str, Lane] = {}
+        self._filled = filled
 
     def call(self, op: Op) -> Deferred[Reply]:
-        return self._lanes[LANES[type(op)]].call(op)
+        name = LANES[type(op)]
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = Lane(self.name, self._clock, self._send, IN_FLIGHT[name], self._filled)
+            self._lanes[name] = lane
+        return lane.call(op)
 
     @property
     def gathering(self) -> bool:
-        return self._lanes["read"].waiting
-
-    @property
-    def behind(self) -> bool:
-        return any(lane.behind for lane in self._lanes.values())
+        return "read" in self._lanes and self._lanes["read"].waiting
 
     def read_chunk(self, digest: bytes) -> Deferred[bytes]:
         return Deferred.fromCoroutine(self._read_chunk(digest))
@@ -123,9 +127,10 @@ class RemoteReplica:
     def write_chunk(self, digest: bytes, data: bytes) -> Deferred[None]:
         return Deferred.fromCoroutine(self._write_chunk(digest, data))
 
-    async def hello(self, timeout: float) -> Hello:
-        """Asks the node who it is and how it fares."""
-        _, data = await self._exchange(b"GET", b"/peer/hello", b"", timeout)
+    async def hello(self, timeout: float, *, asker: str = "") -> Hello:
+        """Asks the node who it is and how it fares, and what it saw of the `asker`, or of all."""
+        path = b"/peer/hello" + (b"?for=" + quote(asker).encode() if asker else b"")
+        _, data = await self._exchange(b"GET", path, b"", timeout)
         try:
             return hello.decode_hello(data)
         except PeerBroke as error:
@@ -215,6 +220,8 @@ class RemoteReplica:
 
     def _within(self, timeout: float, asked: Deferred[T]) -> Deferred[T]:
         if timeout == self._timeout:
+            if self._patience is None:
+                self._patience = Lateness(self._clock, timeout)
             return self._patience.limit(asked, _too_late)
         return asked.addTimeout(timeout, self._clock, _too_late)
 

@@ -55,6 +55,8 @@ class _Change:
     cancelled: bool = False
     asking: bool = False
     back_since: float | None = None
+    hints: tuple[bytes, ...] = ()
+    """What one that was removed had on its disk for others when it came back."""
     ended: float = float("inf")
 
 
@@ -109,6 +111,7 @@ class Rings:
         change.over, change.ended = True, self._world.schedule.now
         name, kind = change.fault.targets[0], change.fault.kind
         host = self._world.hosts[name]
+        self._must_not_tell(change, host)
         if change.back_since is not None and host.node is not None:
             self._world.kill(name)
         if kind == "replace" and self._processes.owner.get(name) == number and host.node is None:
@@ -252,9 +255,11 @@ class Rings:
             return
         world, host = self._world, self._world.hosts[name]
         now = world.schedule.now
+        self._must_not_tell(change, host)
         if change.back_since is None:
             if self._processes.owner.get(name) == number and host.node is None:
                 change.back_since = now
+                change.hints = _hints(host)
                 world.start(name)
         elif now > change.back_since + BACK_S:
             if host.node is not None:
@@ -285,6 +290,16 @@ class Rings:
         page = wording.get_page("fast", {"limit": "1", "r": "1"})
         self._send(host.name, page, answered)
 
+    def _must_not_tell(self, change: _Change, host: Host) -> None:
+        """What it is told to tell others it keeps: they may have buried it since."""
+        told = set(change.hints) - set(_hints(host))
+        if told and change.back_since is not None and host.name in self._world.absent:
+            change.hints = ()
+            self._wrong(
+                f"{host.name} was removed, came back with its old disk, and handed over "
+                f"{len(told)} of its hints"
+            )
+
     # Asking.
 
     def _ask(
@@ -305,3 +320,8 @@ class Rings:
         asked = self._caller.ask(place, request, seconds=ASK_S)
         asked.addCallback(then)
         asked.addErrback(lambda f: self._world.schedule.callLater(0.0, f.raiseException))
+
+
+def _hints(host: Host) -> tuple[bytes, ...]:
+    """The rows of those on its disk."""
+    return tuple([row for row, _ in host.drive.written().scan("hints", b"")])

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from dynamo.api.vitals import why_not_ready
-from dynamo.sim import faults, workload
+from dynamo.sim import faults, situations, workload
 from dynamo.sim.clients import Clients
 from dynamo.sim.fault_links import LINK_KINDS
 from dynamo.sim.fault_rings import STAYING_MIN
@@ -21,7 +21,8 @@ from dynamo.sim.history import History
 from dynamo.sim.logs import Listener
 from dynamo.sim.notes import Notes
 from dynamo.sim.oracle import Oracle
-from dynamo.sim.plan import Fault, Plan
+from dynamo.sim.plan import Fault, Operation, Plan
+from dynamo.sim.situations import Scenes
 from dynamo.sim.tally import Tally
 from dynamo.sim.world import World
 
@@ -34,6 +35,7 @@ SIZES = (5, 5, 5, 5, 5, 5, 3, 4, 7)
 OPERATIONS = 300
 HINTS_ALONE_SHARE = 0.2
 CHANGES_SHARE = 0.5
+REBORN_SHARE = 0.15
 MEMBERS_MAX, HOSTS_MAX = 5, 7
 """Where the ring changes: how many members found it at most, and how many machines there are."""
 
@@ -59,6 +61,23 @@ class Outcome:
     cpu: float = attrs.field(eq=False)
 
 
+@attrs.frozen
+class _Stage:
+    """What a run has before anything is drawn to happen in it. `founders`: how many found the
+    cluster if its ring changes, 0 if it does not; `links`: nothing but links fails."""
+
+    seed: int
+    names: tuple[str, ...]
+    clients: int
+    seconds: float
+    founders: int
+    links: bool
+
+    def dice(self, what: str) -> Random:
+        """Of their own for each purpose: what is drawn for one leaves the others as they are."""
+        return Random(f"{self.seed}:{what}")
+
+
 def plan(seed: int, *, size: int = 0, seconds: float = 0.0) -> Plan:
     """Everything that will be done in the run of `seed`; 0 lets the seed choose."""
     rng = Random(f"{seed}:plan")
@@ -68,47 +87,74 @@ def plan(seed: int, *, size: int = 0, seconds: float = 0.0) -> Plan:
     if changes(seed):
         founders = min(size, MEMBERS_MAX)
         size = min(founders + rng.choice((1, 2, 2)), HOSTS_MAX)
-    names = [f"n{number}" for number in range(1, size + 1)]
-    clients = rng.randint(2, 4)
-    operations = workload.draw(
-        Random(f"{seed}:operations"),
+    names = tuple([f"n{number}" for number in range(1, size + 1)])
+    stage = _Stage(seed, names, rng.randint(2, 4), seconds, founders, hints_alone(seed))
+    scenes = situations.draw(
+        stage.dice("scenes"),
+        situations.situation(seed, bool(founders)),
         names=names,
-        clients=clients,
+        founders=founders,
+        clients=stage.clients,
         seconds=seconds,
-        rate=OPERATIONS / seconds,
-        members=STAYING_MIN if founders else 0,
+        links=stage.links,
     )
-    drawn = faults.draw(
-        Random(f"{seed}:faults"),
-        names=names,
-        seconds=seconds,
-        kinds=LINK_KINDS if hints_alone(seed) else FAILURES,
-    )
-    if founders:
-        drawn = _amid(seed, drawn, names, founders, seconds)
-    drawn += faults.draw_around_flips(Random(f"{seed}:apart"), drawn, names=names)
-    drawn += faults.draw_last(
-        Random(f"{seed}:last"), names=names, seconds=seconds, links=hints_alone(seed)
-    )
-    last = max(operation.number for operation in operations)
-    again = workload.around(
-        Random(f"{seed}:around"), drawn, names=names, clients=clients, first=last + 1
-    )
+    drawn = _faults(stage, scenes)
     return Plan(
         seed=seed,
         size=size,
-        clients=clients,
+        clients=stage.clients,
         seconds=seconds,
-        operations=tuple(
-            sorted(
-                # What is drawn around a late fault must not fall into the checks at rest.
-                (o for o in (*operations, *again) if o.at < seconds),
-                key=lambda o: (o.at, o.number),
-            )
-        ),
+        operations=_operations(stage, scenes, drawn),
         faults=drawn,
         founders=founders,
     )
+
+
+def _faults(stage: _Stage, scenes: Scenes | None) -> tuple[Fault, ...]:
+    names, seconds = stage.names, stage.seconds
+    if scenes is not None:
+        drawn = scenes.faults
+    else:
+        kinds = LINK_KINDS if stage.links else FAILURES
+        drawn = faults.draw(stage.dice("faults"), names=names, seconds=seconds, kinds=kinds)
+        if stage.founders:
+            drawn = _amid(stage.seed, drawn, names, stage.founders, seconds)
+    drawn += faults.draw_around_flips(stage.dice("apart"), drawn, names=names)
+    last = stage.dice("last")
+    return drawn + faults.draw_last(last, names=names, seconds=seconds, links=stage.links)
+
+
+def _operations(
+    stage: _Stage, scenes: Scenes | None, drawn: tuple[Fault, ...]
+) -> tuple[Operation, ...]:
+    """In the order of time: those of any run, those around some faults, and those that a situation
+    or a bucket's many lives need."""
+    names, clients, seconds = stage.names, stage.clients, stage.seconds
+    found = list(
+        workload.draw(
+            stage.dice("operations"),
+            names=names,
+            clients=clients,
+            seconds=seconds,
+            rate=OPERATIONS / seconds,
+            members=STAYING_MIN if stage.founders else 0,
+        )
+    )
+
+    def first() -> int:
+        return max(operation.number for operation in found) + 1
+
+    dice = stage.dice("around")
+    found += workload.around(dice, drawn, names=names, clients=clients, first=first())
+    if scenes is not None:
+        begin = first()
+        found += [attrs.evolve(o, number=o.number + begin) for o in scenes.operations]
+    if stage.dice("reborn").random() < REBORN_SHARE:
+        dice = stage.dice("lives")
+        found += workload.lives(dice, names=names, clients=clients, seconds=seconds, first=first())
+    # What is drawn around a late fault must not fall into the checks at rest.
+    found = [operation for operation in found if operation.at < seconds]
+    return tuple(sorted(found, key=lambda o: (o.at, o.number)))
 
 
 def _amid(

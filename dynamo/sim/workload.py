@@ -58,6 +58,9 @@ BUCKETS: dict[str, Properties] = {
 CHURN = ("churn", "é ~b")
 """Names of buckets that come and go."""
 
+REBORN = "reborn"
+"""One that in some runs is deleted again and again with something in it, and made anew at once."""
+
 SHARES = {"plain": 30, "strict": 22, "fast": 12, "single": 8, "wide": 10, "latest": 14, "churn": 4}
 KNOWN = "c/"
 ODD = ("ü/☃", "a//b", "..", "%2e%2e/x", "q?a=b&c+d #", "k" * 600, " ", "a/b/c/")
@@ -149,6 +152,30 @@ def around(
             for _ in range(CLOCK_WRITES):
                 drawing.write(end + rng.uniform(0.5, 5.0), node, "latest")
     return tuple(drawing.made)
+
+
+def lives(
+    rng: Random, *, names: Sequence[str], clients: int, seconds: float, first: int
+) -> tuple[Operation, ...]:
+    """A bucket that is made, written to, deleted and made anew, over and over: nothing of its
+    former life may be in the next. Numbers count from `first`."""
+    made: list[Operation] = []
+    at = rng.uniform(0.0, 4.0)
+    while at < seconds:
+        client = rng.randrange(clients)
+        for kind in ("bucket_put", "put", "put", "bucket_delete", "bucket_put", "get", "get"):
+            own = not kind.startswith("bucket_")
+            made.append(
+                Operation(
+                    number=first + len(made), at=at, client=client, kind=kind,
+                    entry=rng.choice(names), bucket=REBORN,
+                    key=f"f/h{len(made) % 2}" if own else "",
+                    size=rng.randint(*SMALL) if kind == "put" else 0,
+                )
+            )  # fmt: skip
+            at += rng.uniform(0.1, 0.4)
+        at += rng.uniform(2.0, 8.0)
+    return tuple(operation for operation in made if operation.at < seconds)
 
 
 def _apart(fault: Fault, other: Fault) -> bool:

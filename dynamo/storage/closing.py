@@ -1,7 +1,8 @@
 """What the jobs of one commit did together, written by its last job.
 
 The keys that changed make one row of table `changes` (`dynamo.storage.places`), and the totals are
-moved once, however many jobs have moved them.
+moved once, however many jobs have moved them. What was seen of members whose messages the jobs came
+with is written as well (`dynamo.storage.sighted`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dynamo.storage.effects import Effects
 from dynamo.storage.engine import Transaction
 from dynamo.storage.jobs import frees_space
 from dynamo.storage.places import PlaceBook, Placed
+from dynamo.storage.sighted import SightingBook
 
 
 class Closing:
@@ -20,8 +22,9 @@ class Closing:
     which attempt a job belongs to, and what an earlier attempt would have done is forgotten.
     """
 
-    def __init__(self, places: PlaceBook) -> None:
+    def __init__(self, places: PlaceBook, seen: SightingBook) -> None:
         self._places = places
+        self._seen = seen
         self._attempt: Transaction | None = None
         self._changed: list[Placed] = []
         self._objects = self._size = 0
@@ -41,6 +44,7 @@ class Closing:
         """The last job of every commit."""
         if txn is self._attempt:
             self._attempt = None
+            self._seen.write(txn)
             ledger.add_up(txn, self._objects, self._size)
             if self._changed:
                 self._places.name_changes(txn, self._changed)

@@ -30,6 +30,7 @@ from dynamo.storage.hints import HintBook
 from dynamo.storage.jobs import frees_space
 from dynamo.storage.owned import RECORDS, TABLES, both, heal, own, owned
 from dynamo.storage.places import Change, PlaceBook
+from dynamo.storage.sighted import SightingBook
 from dynamo.wire.codec import Hint
 
 Merging = tuple[bytes, bytes, Record, bool]
@@ -48,9 +49,9 @@ class Copies:
     every stamp that comes in from outside (for the hybrid clock). `damaged` is told each time the
     record of a key could not be read, `corrupt` once for each row that was found damaged, `moved`
     how the fingerprints of owned keys changed, in the order of the commits (for the trees),
-    `touched` of which key something is about to be stored or noted. `gone`: the names of deleted
-    buckets, by incarnation; nothing is stored for them any more. From here on every commit ends
-    with a job of `dynamo.storage.closing`.
+    `touched` of which key something is about to be stored or noted. `gone`: deleted buckets, names
+    by incarnation, for which nothing is stored. From here on `dynamo.storage.closing` ends each
+    commit, and writes what is `seen` of members.
     """
 
     engine: Engine
@@ -60,6 +61,7 @@ class Copies:
     observe: Callable[[int], None]
     hints: HintBook
     places: PlaceBook
+    seen: SightingBook = attrs.field(factory=SightingBook)
     damaged: Callable[[bytes, bytes], object] = lambda incarnation, key: None
     corrupt: Callable[[str], object] = lambda kind: None
     moved: Callable[[Sequence[Change]], None] = lambda changes: None
@@ -68,7 +70,7 @@ class Copies:
     _closing: Closing = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._closing = Closing(self.places)
+        self._closing = Closing(self.places, self.seen)
         self.committer.last_job = self._closing.close
 
     def read(self, incarnation: bytes, key: bytes) -> Record:

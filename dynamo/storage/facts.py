@@ -158,9 +158,8 @@ class Identity:
 
         return self.committer.submit(lambda txn: txn.delete("meta", REFILL), take)
 
-    def note_actor(self, name: str, actor: str) -> Deferred[None]:
-        """Writes under which actor a member writes, so that it can be told if it forgets."""
-        self.actors[name] = actor
+    def save_actors(self) -> Deferred[None]:
+        """Writes under which actors the members write, so that one can be told if it forgets."""
         data = ACTORS.encode(dict(sorted(self.actors.items())))
         return self.committer.submit(lambda txn: self._state(txn, ACTORS_KEY, data))
 

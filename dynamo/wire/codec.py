@@ -21,6 +21,7 @@ from dynamo.core.buckets import Bucket
 from dynamo.core.layout import Layout
 from dynamo.core.members import Member
 from dynamo.core.record import Record
+from dynamo.core.sightings import Origin
 from dynamo.errors import Corrupt
 
 FORMAT = b"\x01"
@@ -140,6 +141,7 @@ BREAKING: dict[str, RowCodec[Broken]] = {
 """What stands in such a row when it was found damaged, by table."""
 HINT: RowCodec[Hint] = RowCodec(Hint, "hints")
 STATE: RowCodec[Bucket] = RowCodec(Bucket, "buckets")
+SIGHTING: RowCodec[Origin] = RowCodec(Origin, "meta")
 BUCKET: Codec[Bucket] = Codec(Bucket)
 ACTORS: Codec[dict[str, str]] = Codec(dict[str, str])
 REMEMBERED: Codec[list[Member]] = Codec(list[Member])

@@ -21,7 +21,7 @@ def test_the_highest_commit_of_each_start_is_kept(said: list[Origin]) -> None:
     sightings = Sightings()
     for origin in said:
         sightings.note(origin)
-    told = sightings.told()
+    told = {name: sightings.told(name) for name in ("n1", "n2")}
     for name in ("n1", "n2"):
         for boot in ("a", "b", "c"):
             commits = [o.commit for o in said if (o.name, o.boot) == (name, boot)]
@@ -33,7 +33,7 @@ def test_only_the_last_starts_are_remembered() -> None:
     sightings = Sightings()
     for number in range(BOOTS_MAX + 2):
         sightings.note(Origin("n1", 1, str(number), number))
-    assert [o.boot for o in sightings.told()["n1"]] == ["2", "3", "4", "5"]
+    assert [o.boot for o in sightings.told("n1")] == ["2", "3", "4", "5"]
 
 
 def test_a_disk_at_an_earlier_commit_than_was_seen_went_back() -> None:

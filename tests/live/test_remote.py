@@ -74,7 +74,7 @@ class Pair:
         self.http, self.pool = peer_client(reactor)
 
     def serve(self, signer: Signer, wall: float = NOW) -> str:
-        face = PeerFace(self.local, signer, lambda: wall, lambda: HELLO, self._state)
+        face = PeerFace(self.local, signer, lambda: wall, lambda asker: HELLO, self._state)
         return self.listen(site(face.app, reactor=reactor, body_limit=64 * 1024 * 1024))
 
     def _state(self, state: bytes) -> bytes:

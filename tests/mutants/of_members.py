@@ -52,7 +52,8 @@ MUTANTS = (
                 "dynamo.cluster.membership:Membership.changed",
                 "    self.layouts.poke()\n",
                 "    self.layouts.poke()\n"
-                "    there = [m for m in self.ring.members if self.layouts.is_there(m.name)]\n"
+                "    is_there = self.layouts.followers.is_there\n"
+                "    there = [m for m in self.ring.members if is_there(m.name)]\n"
                 "    self.ring = Ring(there, self.ring.partitions, self.ring.copies)\n"
                 "    self.epoch += 1\n",
             ),

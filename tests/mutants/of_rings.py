@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.patch import Edit, Mutant
 
 LAYOUTS = "dynamo.cluster.layouts:Layouts"
+FOLLOWERS = "dynamo.cluster.followers:Followers"
 TRANSFER = "dynamo.background.transfer:Transfer"
 
 MUTANTS = (
@@ -27,8 +28,8 @@ MUTANTS = (
         ("I16", "I9"),
         (
             Edit(
-                f"{LAYOUTS}.waits_for",
-                'elif layout.stage == "coming" and self.has_synced(name) < layout.version:',
+                f"{FOLLOWERS}._why",
+                "elif coming and self.has_synced(name) < layout.version:",
                 "elif False:",
             ),
         ),
@@ -75,7 +76,7 @@ MUTANTS = (
         ("I16", "I9"),
         (
             Edit(
-                f"{LAYOUTS}.waits_for",
+                f"{FOLLOWERS}._why",
                 "elif self.uses(name) < layout.version:",
                 "elif False:",
             ),
@@ -87,9 +88,9 @@ MUTANTS = (
         ("I16", "I9"),
         (
             Edit(
-                f"{TRANSFER}._too_early",
-                "late = [name for name in names if self.changing.uses(name) < version]",
-                "late = []",
+                f"{TRANSFER}._is_late",
+                "return self.changing.uses(name) < self._layout.version and self._is_there(name)",
+                "return False",
             ),
         ),
     ),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from dynamo.core import quorum, record
 from tests.mutants.patch import Edit, Mutant, SeamMoved, applied
 from tests.mutants.probes_of_rings import PROBES
 from tests.mutants.registry import MUTANTS
+from tests.mutants.seeds import KNOWN
 
 
 def picture() -> dict[str, Any]:
@@ -52,6 +55,20 @@ def test_every_mutant_has_a_probe_and_says_who_should_notice() -> None:
     for mutant in MUTANTS.values():
         assert mutant.invariants
         assert mutant.breaks.endswith(".")
+
+
+def test_every_mutant_is_named_with_the_seeds_that_are_known_to_find_it() -> None:
+    """None where none is known: then all are tried."""
+    assert sorted(KNOWN) == sorted(MUTANTS)
+    assert all(seed > 0 for seeds in KNOWN.values() for seed in seeds)
+
+
+def test_the_page_tells_of_every_mutant_and_of_a_seed_that_finds_it() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "TESTING.md").read_text()
+    told = dict(re.findall(r"^\| ([a-z-]+) \| (\d+) \|", page, re.MULTILINE))
+    found = {name: seeds[0] for name, seeds in KNOWN.items() if seeds}
+    assert {name: int(seed) for name, seed in told.items()} == found
+    assert [name for name in MUTANTS if f"`{name}`" not in page and name not in found] == []
 
 
 @pytest.mark.parametrize(

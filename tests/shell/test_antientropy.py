@@ -438,3 +438,19 @@ def test_a_new_owner_is_brought_what_the_others_have() -> None:
     assert all(equal(cluster, f"k{i}") for i in range(60))
     assert any(cluster.nodes["n4"].owned(f"k{i}").known() for i in range(60))
     assert all(cluster.nodes["n1"].owned(f"k{i}").known() for i in range(60))
+
+
+def test_rounds_are_with_those_that_share_a_partition() -> None:
+    """Of a large ring those are few; a bucket of more copies makes them more."""
+    cluster = TestCluster(12, partitions=4)
+    cluster.put("n1", "k")
+    repair = cluster.nodes["n2"].repair
+    cluster.run(repair.step())
+    ring = cluster.ring
+
+    def sharers(copies: int) -> set[str]:
+        groups = [ring.owners(partition, copies) for partition in range(ring.partitions)]
+        return {name for group in groups if "n2" in group for name in group} - {"n2"}
+
+    assert set(repair._rounds) == sharers(3)
+    assert len(repair._rounds) < 11

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from dynamo.api.vitals import crowded
 from dynamo.core.record import Draft, Record
 from dynamo.errors import Overloaded, PeerBroke, PeerUnreachable, StorageFull
 from dynamo.replica import lane as lane_module
@@ -150,6 +152,30 @@ def test_a_lane_is_behind_when_more_waits_than_one_request_carries(
             assert not peer.lane.behind
 
 
+def test_the_lanes_in_which_something_waits_are_known() -> None:
+    """So that nobody has to look at those to all members of a large cluster."""
+    filled: set[Lane] = set()
+    clock, sent = Clock(), []
+
+    def send(ops: Any) -> Deferred[Any]:
+        sent.append(Deferred())
+        return sent[-1]
+
+    lane = Lane("n2", clock, send, 1, filled)
+    assert filled == set()
+    lane.call(BucketRead("a"))
+    assert filled == {lane}
+    clock.advance(0)
+    assert filled == set(), "what is under way does not wait"
+    lane.call(BucketRead("b"))
+    clock.advance(0)
+    assert filled == {lane}
+    assert lane.peer == "n2"
+    sent[0].callback([MergeReply({})])
+    clock.advance(0)
+    assert filled == set()
+
+
 def test_a_full_queue_refuses_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One slow peer fills its own queue and nothing else."""
     monkeypatch.setattr(lane_module, "QUEUE_MAX", 3)
@@ -288,3 +314,21 @@ def test_an_unknown_fault_is_the_peers() -> None:
     peer.turn()
     peer.answer(0, [Fault("odd", "what?")])
     assert isinstance(peer.heard["a"], PeerBroke)
+
+
+def test_a_node_is_crowded_by_what_waits_for_healthy_members(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And by its disk; what waits for one that may be gone is no measure of load."""
+    monkeypatch.setattr(lane_module, "OPS_MAX", 2)
+    peer = Peer()
+    for i in range(3):
+        peer.ask(str(i))
+    healthy: Any = SimpleNamespace(is_healthy=lambda name: name == "n2")
+    doubtful: Any = SimpleNamespace(is_healthy=lambda name: False)
+    idle: Any = SimpleNamespace(behind=False)
+    busy: Any = SimpleNamespace(behind=True)
+    assert crowded(idle, healthy, {peer.lane})
+    assert not crowded(idle, doubtful, {peer.lane})
+    assert not crowded(idle, healthy, set())
+    assert crowded(busy, healthy, set())

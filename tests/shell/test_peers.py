@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
-from dynamo.cluster.peers import REASK_S, RETRY_S, Known, Peers
+from dynamo.cluster.peers import AT_ONCE, REASK_S, RETRY_S, Known, Peers
 from dynamo.core.buckets import Bucket, Properties
 from dynamo.core.layout import Layout
 from dynamo.core.members import Liveness, Member, Role
@@ -70,7 +70,8 @@ class Scripted:
     refuses: bool = False
     gathering: bool = False
 
-    async def hello(self, timeout: float) -> Hello:
+    async def hello(self, timeout: float, *, asker: str = "") -> Hello:
+        assert asker == "me"
         if self.refuses:
             raise PeerUnreachable(self.name, "refused", sent=False)
         self.asked.append(Deferred())
@@ -133,7 +134,7 @@ class Bench:
     def _remote(self, name: str, address: str) -> Any:
         return self.remotes.setdefault(address, Scripted(name))
 
-    def _changed(self) -> None:
+    def _changed(self, known: Known | None) -> None:
         self.changes += 1
 
     async def _learn(self, replica: Any, said: Hello) -> None:
@@ -408,3 +409,37 @@ def test_who_does_not_found_one(name: str, more: dict[str, Any]) -> None:
     _, other = bench.take(record(name))
     other.says(**more)
     assert bench.peers.founders(ME) == []
+
+
+def test_a_node_talks_to_a_bounded_number_at_a_time() -> None:
+    """With each of a large cluster it has to, and each takes a connection."""
+    bench = Bench()
+    talks = [bench.take(record(f"m{i}"))[1] for i in range(AT_ONCE + 2)]
+    assert [len(talk.asked) for talk in talks] == [1] * AT_ONCE + [0, 0]
+    talks[7].says()
+    talks[3].is_silent()
+    assert [len(talk.asked) for talk in talks] == [1] * (AT_ONCE + 2)
+    assert bench.settled == ["m7"]
+
+
+def test_one_that_waits_for_its_turn_is_asked_once() -> None:
+    bench = Bench()
+    talks = [bench.take(record(f"m{i}")) for i in range(AT_ONCE + 1)]
+    late, peer = talks[-1]
+    told: list[bool] = []
+    for _ in range(3):
+        bench.peers.converse(late).addCallback(lambda _: told.append(True))
+    talks[0][1].says()
+    assert len(peer.asked) == 1
+    assert told == []
+    peer.says()
+    assert told == [True] * 3
+    assert len(peer.asked) == 1
+
+
+def test_who_waits_for_a_turn_is_not_asked_by_a_node_that_has_stopped() -> None:
+    bench = Bench()
+    talks = [bench.take(record(f"m{i}"))[1] for i in range(AT_ONCE + 1)]
+    bench.peers.stop()
+    talks[0].says()
+    assert talks[-1].asked == []

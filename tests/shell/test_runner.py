@@ -422,3 +422,30 @@ def test_a_task_that_cannot_say_how_far_it_is_goes_on(logged_errors: Errors) -> 
     assert bench.steps == [0.0, 2.0]
     assert len(logged_errors) == 1
     logged_errors.clear()
+
+
+def test_many_reasons_to_wake_are_one() -> None:
+    """A task that is about to be stepped is left to that, and not sorted in anew."""
+    bench = Bench()
+    bench.until(0.0)
+    bench.answer(False)
+    bench.until(1.0)
+    bench.runner.wake("work")
+    timer = bench.task.timer
+    for _ in range(5):
+        bench.runner.wake("work")
+    assert bench.task.timer is timer
+    bench.until(1.0)
+    assert bench.steps == [0.0, 1.0]
+
+
+def test_news_after_a_fault_do_not_wait_for_the_next_try() -> None:
+    """Whether or not there were news during the step that failed."""
+    bench = Bench()
+    bench.until(0.0)
+    bench.runner.wake("work")
+    bench.answer(QuorumNotMet("read", 0, 1))
+    bench.until(1.0)
+    bench.runner.wake("work")
+    bench.until(1.0)
+    assert bench.steps == [0.0, 1.0]

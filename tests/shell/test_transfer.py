@@ -474,3 +474,98 @@ def test_what_is_written_meanwhile_is_not_waited_for() -> None:
             break
         cluster.put("n1", f"k{i % KEYS}", b"again")
     assert node.changing.said == [2]
+
+
+def test_of_many_that_are_late_one_is_looked_at() -> None:
+    """And when this node is done, news of others that change nothing for it are none to look at."""
+    cluster = cluster_of(8, 9)
+    cluster.change(*cluster.names)
+    node = cluster.nodes["n9"]
+    count(cluster)
+    for name in ("n4", "n7"):
+        cluster.nodes[name].changing.used = 1
+    asked: list[str] = []
+    uses = node.changing.uses
+
+    def noted(name: str) -> int:
+        asked.append(name)
+        return uses(name)
+
+    node.changing.uses = noted  # type: ignore[method-assign]
+    cluster.run(node.transfer.step())
+    assert "n4" in node.transfer.why_waiting()
+    asked.clear()
+    cluster.run(node.transfer.step())
+    assert set(asked) == {"n4"}
+    cluster.nodes["n4"].changing.used = None
+    cluster.run(node.transfer.step())
+    assert "n7" in node.transfer.why_waiting()
+    cluster.nodes["n7"].changing.used = None
+    assert transfer(cluster, "n9") == ["n9"]
+    asked.clear()
+    cluster.run(node.transfer.step())
+    assert asked == []
+    node.view.epoch += 1
+    cluster.run(node.transfer.step())
+    assert set(asked) == set(cluster.names), "somebody's health is another"
+
+
+def single_of(cluster: TestCluster, owner: str, coming: str) -> str:
+    """A key with one owner, which goes over to another one."""
+    return next(
+        f"k{i}"
+        for i in range(2000)
+        if cluster.ranking(f"k{i}")[0] == owner and owners_to_be(cluster, f"k{i}")[0] == coming
+    )
+
+
+@pytest.mark.parametrize("kept", ["owned", "held"])
+def test_who_leaves_waits_until_somebody_can_take_over_what_it_holds(kept: str) -> None:
+    """Of a key with one owner, the one to be is away: nobody has pulled it, or was passed it on."""
+    cluster = cluster_of(4, 4, n=1)
+    cluster.change("n1", "n2", "n3")
+    key = single_of(cluster, "n4", "n3")
+    cluster = cluster_of(4, 4, n=1)
+    if kept == "held":
+        key = next(f"k{i}" for i in range(2000) if cluster.ranking(f"k{i}")[:2] == ("n3", "n4"))
+        cluster.cut("n3")
+        cluster.believe("n3", "dead")
+    cluster.put("n4", key)
+    cluster.pass_time(2)
+    assert cluster.hints() == ({"n4": {"n3": 1}} if kept == "held" else {})
+    cluster.cut("n3")
+    cluster.believe("n3", "dead")
+    cluster.change("n1", "n2", "n3")
+    assert transfer(cluster, "n1", "n2", "n4") == ["n1", "n2"]
+    assert "n3 must be there to take over what this node" in (
+        cluster.nodes["n4"].transfer.why_waiting()
+    )
+    cluster.heal("n3")
+    cluster.believe("n3", "alive")
+    for node in cluster.nodes.values():
+        node.transfer.appeared("n3")
+    cluster.pass_time(6)
+    assert transfer(cluster) == cluster.names
+    assert cluster.nodes["n3"].owned(key).live()
+
+
+def test_a_hint_that_is_told_as_the_ring_changes_reaches_the_coming_owners() -> None:
+    """They have pulled from its target before it was told, and the hint is gone thereafter."""
+    cluster = cluster_of(3, 4, n=1)
+    cluster.change("n1", "n3", "n4")
+    key = single_of(cluster, "n2", "n4")
+    cluster = cluster_of(3, 4, n=1)
+    cluster.cut("n2")
+    cluster.believe("n2", "dead")
+    cluster.put("n1", key)
+    cluster.pass_time(2)
+    (keeper,) = cluster.hints()
+    assert keeper != "n2"
+    cluster.heal("n2")
+    cluster.believe("n2", "alive")
+    cluster.change("n1", "n3", "n4")
+    assert "n4" in transfer(cluster, *[n for n in cluster.names if n != keeper])
+    assert not cluster.nodes["n4"].owned(key).known()
+    cluster.run(cluster.nodes[keeper].handoff.step())
+    assert cluster.hints() == {}
+    assert cluster.nodes["n4"].owned(key).live()

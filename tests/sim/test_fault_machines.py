@@ -27,7 +27,8 @@ def runs(bench: Bench) -> list[str]:
 def commit(bench: Bench, name: str) -> Deferred[None]:
     """A commit by a node."""
     identity: Identity = bench.world.node(name).identity
-    return identity.note_actor("somebody", f"somebody~{bench.world.schedule.turn}")
+    identity.actors["somebody"] = f"somebody~{bench.world.schedule.turn}"
+    return identity.save_actors()
 
 
 def stored(bench: Bench, name: str, seconds: float = 3.0) -> Deferred[None]:

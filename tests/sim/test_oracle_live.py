@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from dynamo.core.record import Record
-from dynamo.sim.history import Listing, Outcomes, Read, Write
+from dynamo.sim.history import BucketChange, Listing, Outcomes, Read, Write
 from dynamo.sim.oracle.live import CALM_S, LiveChecks
-from tests.sim.test_oracle_registry import Drives, put
+from dynamo.wire.codec import STATE
+from tests.sim.test_oracle_registry import MADE, Drives, put
 
 CALM = 100.0
 
@@ -175,3 +176,21 @@ def test_in_calm_everything_works() -> None:
     run.calm = None
     run.live.ended(ended(later, 503))
     assert run.broken() == ["I15"] * 3
+
+
+def test_nothing_of_a_deleted_bucket_returns_with_its_name() -> None:
+    """I3: if all members had it on disk that it was deleted; what was written meanwhile may be of
+    the next generation."""
+    for alone, begun, told in ((True, 40, ["I3"]), (True, 20.5, []), (False, 40, [])):
+        run = Run()
+        run.live.whole, run.live.whole_since = lambda: True, 0.0
+        gone = STATE.encode(b"b", MADE.delete(2))
+        for name in ("n1", "n2"):
+            run.commit(name, "buckets", b"b", None, gone)
+        old, new = run.did("w1", 0, 1), run.did("w2", 20, 22)
+        run.history.at["b", "k"] = [old, new]
+        run.live.changed(BucketChange("b", True, 20.0, 21.0, "acked", alone))
+        run.live.read(Read("b", "k", 0, "n2", begun, begun + 1, frozenset(("w2",))))
+        assert run.broken() == []
+        run.live.read(Read("b", "k", 0, "n2", begun, begun + 1, frozenset(("w1",))))
+        assert run.broken() == told

@@ -41,6 +41,13 @@ class Drives:
     def drop(self, at: str, *, table: str = "records", key: str = "k", **more: Any) -> None:
         self.commit(at, table, self.row(key), b"?", None, **more)
 
+    def note(self, at: str, target: str, key: str = "k", sequence: int = 0) -> bytes:
+        """Gives a drive a hint; returns its row."""
+        row = hints.place(target, MADE.incarnation, key.encode())
+        hint = HINT.encode(row, Hint(sequence, MADE.incarnation, key.encode()))
+        self.commit(at, "hints", row, None, hint)
+        return row
+
     def row(self, key: str = "k") -> bytes:
         return rows.row(MADE.incarnation, key.encode())
 
@@ -187,3 +194,36 @@ def test_a_new_write_wins_over_what_its_coordinator_held() -> None:
     lost.keep("n1", old)
     lost.keep("n1", old.put(lost.write("w2"), actor="n1", stamp=49, latest=True))
     assert lost.broken() == ["I1"]
+
+
+def test_a_hint_goes_when_its_target_knows_what_was_to_be_told() -> None:
+    """What was known when it was noted last; more than that may be news from elsewhere. Nothing is
+    said of one that does not own the key, or of a disk that was put back since."""
+    for case, told in (("all", []), ("less", ["I7"]), ("other", []), ("put back", [])):
+        drives = Drives()
+        drives.registry.owners = lambda row, case=case: ("n1", "" if case == "other" else "n2")
+        first = put(Record(), drives.write("w1"))
+        second = put(first, drives.write("w2"))
+        drives.keep("n1", first)
+        drives.note("n1", "n2")
+        drives.keep("n1", second)
+        hint = drives.note("n1", "n2", sequence=1)
+        drives.keep("n1", put(second, drives.write("w3")))
+        drives.keep("n2", second if case == "all" else first)
+        if case == "put back":
+            drives.registry.noted.forget("n2")
+        drives.commit("n1", "hints", hint, b"?", None)
+        assert drives.broken() == told, case
+
+
+def test_a_copy_that_was_delivered_may_be_begun_anew_in_the_commit_that_drops_it() -> None:
+    """Then nothing shows that it went but that its target has it."""
+    for delivered, told in ((True, []), (False, ["I7"])):
+        drives = Drives()
+        copy = put(Record(), drives.write("w1"))
+        drives.keep("n1", copy, table="held")
+        drives.note("n1", "n2")
+        if delivered:
+            drives.keep("n2", copy)
+        drives.keep("n1", put(Record(), drives.write("w2"), actor="n1~1~2"), table="held")
+        assert drives.broken() == told

@@ -6,12 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from dynamo.config import build
+from dynamo.core.buckets import Bucket, Properties
 from dynamo.core.layout import NONE, Layout
 from dynamo.core.record import Record
 from dynamo.core.ring import Member
 from dynamo.sim.oracle.rings import RingChecks
 from dynamo.storage.agreed import LAYOUT_ROW
-from dynamo.wire.codec import BREAKING, LAYOUT, Broken, seal
+from dynamo.wire.codec import BREAKING, LAYOUT, STATE, Broken, seal
 from tests.sim.test_oracle_live import Run
 from tests.sim.test_oracle_registry import Spoilt, put
 
@@ -36,11 +37,15 @@ class Changing(Run):
             view.is_healthy = lambda name: name in self.up
             view.is_doubtful = lambda name: False
             view.layouts = SimpleNamespace(used=4)
+            view.joined = True
+        whole = {n: SimpleNamespace(refilling=False) for n in self.names}
+        nodes = {n: SimpleNamespace(view=views[n], identity=whole[n]) for n in self.names}
+        self.identities = whole
         self.up = set(self.names)
         self.views = views
         world: Any = SimpleNamespace(
             names=self.names,
-            hosts={n: SimpleNamespace(node=SimpleNamespace(view=views[n]), config=config)
+            hosts={n: SimpleNamespace(node=nodes[n], config=config)
                    for n in self.names},
             absent={}, since={}, members=(),
             schedule=SimpleNamespace(now=-100.0),
@@ -170,3 +175,108 @@ def test_all_have_to_come_to_one_steady_layout() -> None:
     assert run.rings.why_not_steady().startswith("n4 do not go by ")
     run.adopt(AFTER, "n4")
     assert run.rings.why_not_steady() == ""
+
+
+def test_a_step_waits_for_those_who_are_there() -> None:
+    """Who is away is not waited for."""
+    for up, told in ((True, ["I16"]), (False, [])):
+        run = Changing()
+        run.adopt(STEADY)
+        run.adopt(COMING)
+        run.views["n3"].layouts.used = 1
+        if not up:
+            run.up.discard("n3")
+        run.adopt(GOING, "n2")
+        assert run.broken() == told
+        run.views["n3"].layouts.used = 3
+        run.adopt(AFTER, "n2")
+        assert run.broken() == told
+
+
+def moved(*names: str) -> Changing:
+    """What these had before the ring began to come."""
+    run = Changing()
+    run.adopt(STEADY)
+    run.put(*names)
+    run.world.schedule.now = 2000.0
+    run.adopt(COMING)
+    return run
+
+
+def test_who_will_own_a_key_has_pulled_it_as_reads_go_over() -> None:
+    """If anybody who owned it had it when all went by the coming layout, and was there."""
+    run = moved("n1")
+    run.rings.moving.go_over(COMING, {"n4"})
+    run.rings.moving.go_over(COMING, {"n1"})
+    run.rings.moving.before = 500.0
+    run.rings.moving.go_over(COMING, set())
+    assert run.broken() == []
+    run.rings.moving.before = 2000.0
+    run.rings.moving.go_over(COMING, set())
+    assert run.broken() == ["I16"]
+
+
+def test_some_may_still_write_by_the_old_ring_while_one_that_is_there_goes_by_it() -> None:
+    run = moved("n1")
+    run.world.schedule.now = 2001.0
+    run.rings.look()
+    assert run.rings.moving.before == 2000.0
+    run.views["n2"].layouts.used = 1
+    run.rings.look()
+    assert run.rings.moving.before == 2001.0
+    run.up.discard("n2")
+    run.world.schedule.now = 2002.0
+    run.rings.look()
+    assert run.rings.moving.before == 2001.0
+
+
+def test_who_was_away_has_everything_when_it_counts_as_whole() -> None:
+    for then, told in (("nothing", ["I16"]), ("refill", []), ("has", []), ("wiped", [])):
+        run = moved("n1", "n2", "n3")
+        run.rings.moving.go_over(COMING, {"n4"})
+        run.adopt(GOING, "n1", "n2", "n3")
+        before = len(run.broken())
+        run.identities["n4"].refilling = then == "refill"
+        if then == "has":
+            run.put("n4")
+        if then == "wiped":
+            run.live.spoiled["n4"] = 2001.0
+        run.adopt(GOING, "n4")
+        run.rings.look()
+        assert run.broken()[before:] == told, then
+
+
+def test_what_is_kept_for_those_who_are_away_is_passed_on() -> None:
+    """If it was noted before all went by the coming layout."""
+    run = moved("n1")
+    run.keep("n1", put(Record(), run.write("w2", "l")), key="l")
+    run.note("n1", "n2", "l")
+    run.rings.moving.go_over(COMING, {"n1"})
+    run.rings.moving.before = 500.0
+    run.rings.moving.go_over(COMING, {"n2"})
+    assert run.broken() == []
+    run.rings.moving.before = 2000.0
+    run.put("n2", "n3", "n4")
+    run.rings.moving.go_over(COMING, {"n2", "n3"})
+    assert run.broken() == ["I16"]
+    run.keep("n4", put(Record(), run.write("w2", "l")), key="l")
+    run.rings.moving.go_over(COMING, {"n2", "n3"})
+    assert run.broken() == ["I16"]
+
+
+def test_a_strict_write_has_its_owners_by_the_ring_there_is_whoever_did_it() -> None:
+    run = Changing()
+    made = Bucket("strict").create(1, 1, Properties())
+    run.commit("n1", "buckets", b"strict", None, STATE.encode(b"strict", made))
+    run.adopt(AFTER, "n2", "n3", "n4")
+    run.views["n1"].layout = STEADY
+    write = run.did("w1", 5, 6, w=2)
+    run.put("n1", "n2", "n4")
+    run.rings.by_all_rings(write, ["n2", "n4"], 0)
+    run.rings.by_all_rings(write, ["n2"], 1)
+    assert run.broken() == []
+    run.rings.by_all_rings(write, ["n1", "n2"], 0)
+    assert run.broken() == ["I16"]
+    write.begun = -100.0
+    run.rings.by_all_rings(write, ["n1", "n2"], 0)
+    assert run.broken() == ["I16"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from twisted.internet.defer import Deferred
 
 from dynamo.coordinator.requests import Options, Upload
@@ -45,7 +46,9 @@ def dots(world: World) -> dict[tuple[bytes, str, int], set[bytes]]:
     return found
 
 
-def test_a_disk_put_back_does_not_repeat_its_dots() -> None:
+@pytest.mark.parametrize("forgetful", [False, True])
+def test_a_disk_put_back_does_not_repeat_its_dots(forgetful: bool) -> None:
+    """Nor when all that saw how far it was have been restarted since."""
     world = World(1, 3)
     for name in world.names:
         world.start(name)
@@ -61,8 +64,12 @@ def test_a_disk_put_back_does_not_repeat_its_dots() -> None:
     put(world, VICTIM, "k", "two")
     world.kill(VICTIM)
     world.hosts[VICTIM].drive.roll_back(snapshot)
+    for name in world.names[1:] if forgetful else ():
+        world.kill(name)
+        world.start(name)
     world.start(VICTIM)
-    world.run_for(5)
+    while not world.node(VICTIM).view.joined:
+        world.run_for(0.01)
     for number in range(9):
         put(world, VICTIM, f"k{number}", f"after {number}")
     put(world, VICTIM, "k", "three")

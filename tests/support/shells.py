@@ -60,13 +60,12 @@ class Far:
     """A peer of one shell, across the world's links."""
 
     gathering = False
-    behind = False
 
     def __init__(self, world: World, here: Shell, name: str, address: str) -> None:
         self.name = name
         self._world, self._here, self._address = world, here, address
 
-    async def hello(self, timeout: float) -> Hello:
+    async def hello(self, timeout: float, *, asker: str = "") -> Hello:
         def do(there: Shell) -> bytes:
             return hello.encode_hello(there.hello())
 

@@ -193,7 +193,9 @@ class Oracle:
         hints, nothing lost or damaged that is not mended, owners equal."""
         registry = self.registry
         assert self._rest is not None
-        if not self.clients.idle() or any(m.hints for m in registry.mirrors.values()):
+        if not self.clients.idle():
+            return False
+        if any(m.hints or m.rotten for m in registry.mirrors.values()):
             return False
         if not self._whole() or any(
             self._rest.lacking(name) for name in self.live.spoiled if name in registry.mirrors

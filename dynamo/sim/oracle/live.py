@@ -65,6 +65,8 @@ class LiveChecks:
     """Whether every node runs and is well in the eyes of every other now, be it whole or not."""
     well_since: float | None = None
     """As `whole_since`."""
+    _emptied_at: dict[str, tuple[float, float]] = attrs.field(factory=dict)
+    """When a bucket was last deleted for all to know: begin and end."""
     owners: Callable[[bytes], tuple[str, ...]] = lambda row: ()
     """The owners of a row, by any layout that is in use."""
     departed: dict[str, float] = attrs.field(factory=dict)
@@ -158,6 +160,7 @@ class LiveChecks:
             self.tally.held("I8")
         if len(read.shown) > 1:
             self.tally.held("I11")
+        self._returned(read, writes)
         if not read.newest and self._strict(read.bucket, read.r, read.quorum):
             self._strict_read(read, writes)
         if not read.newest:
@@ -312,6 +315,23 @@ class LiveChecks:
                 )
                 return
         self.tally.held("I9")
+        if change.deletes:
+            self._emptied_at[change.bucket] = (change.begun, change.ended)
+
+    def _returned(self, read: Read, writes: list[Write]) -> None:
+        """I3: what was written before a bucket was deleted does not come back with its name."""
+        begun, ended = self._emptied_at.get(read.bucket, (0.0, float("inf")))
+        if read.begun < ended:
+            return
+        back = [w.id for w in writes if w.id in read.shown and w.end_or_never() < begun]
+        if back:
+            self._broken(
+                "I3",
+                f"{read.entry} showed {', '.join(back)} of {name(read.place)}, whose bucket was "
+                f"deleted since, acknowledged at {ended:.3f}",
+            )
+        else:
+            self.tally.held("I3")
 
     # Failures.
 

@@ -17,6 +17,7 @@ from dynamo.sim.history import History, Place
 from dynamo.sim.oracle.arrivals import Arrivals, Dot
 from dynamo.sim.oracle.losses import Losses
 from dynamo.sim.oracle.mirrors import Located, Mirror, covers, describe, dots_of, knows
+from dynamo.sim.oracle.noted import Noted
 from dynamo.sim.schedule import START_S
 from dynamo.sim.tally import Tally
 from dynamo.storage import broken, hints, rows
@@ -33,7 +34,8 @@ class Registry:
     def __init__(self, history: History, tally: Tally, now: Callable[[], float]) -> None:
         self._history = history
         self._tally = tally
-        self._now = now
+        self.held = tally.held
+        self.now = now
         self.mirrors: dict[str, Mirror] = {}
         self.versions: dict[Dot, Version] = {}
         self.dots: dict[str, set[Dot]] = {}
@@ -41,6 +43,7 @@ class Registry:
         self.dirty: dict[bytes, None] = {}
         self.losses = Losses(history, self.mirrors)
         self.arrivals = Arrivals()
+        self.noted = Noted(self)
         self.owners: Callable[[bytes], tuple[str, ...]] = lambda row: ()
         """The owners of a row."""
         self.adopted: Callable[[str, Layout], None] = lambda name, layout: None
@@ -137,6 +140,10 @@ class Registry:
         assert found is not None
         return hints.place(target, found.bucket.incarnation, found.place[1].encode())
 
+    def target(self, hint: bytes) -> str:
+        """Whom a hint's row is for; "" if that one was never watched."""
+        return self._targets.get(hint[:8], "")
+
     # Commits.
 
     def committed(self, name: str, mirror: Mirror, changes: Changes) -> None:
@@ -160,7 +167,7 @@ class Registry:
                 self.dirty[row] = None
                 old = kept.get(row, EMPTY)
                 for digest in sorted(old.chunk_digests()):
-                    mirror.unnamed[digest] = self._now()
+                    mirror.unnamed[digest] = self.now()
                 if new is None:
                     kept.pop(row, None)
                     if kept is mirror.records:
@@ -178,6 +185,7 @@ class Registry:
                 else:
                     # Its row was damaged; from here on it stands for what has come since.
                     self.losses.note_lost(row, old, record)
+        self.noted.committed(name, changes)
 
     def _bucket(self, mirror: Mirror, row: bytes, data: bytes | None) -> None:
         if data is None:
@@ -196,7 +204,7 @@ class Registry:
                 continue
             dot = (row, version.actor, version.counter)
             if own:
-                self.arrivals.note(dot, name, self._now() + START_S)
+                self.arrivals.note(dot, name, self.now() + START_S)
             known = self.versions.get(dot)
             if known is None:
                 self.versions[dot] = version.strip()
@@ -210,13 +218,13 @@ class Registry:
                 version.stamp,
                 version.etag,
             ):
-                self._broken(
+                self.broken(
                     "I5",
                     f"{version.id} of {self.told(row)} names {self.write_of(known)} and, at "
                     f"{name}, {self.write_of(version)}",
                 )
                 continue
-            self._tally.held("I5")
+            self.held("I5")
 
     def _look_for_hidden(self, name: str, row: bytes, old: Record, new: Record) -> None:
         """Where the latest wins, a new write wins over what its coordinator held: a commit that
@@ -227,7 +235,7 @@ class Registry:
         dots = [(row, a, c) for a, c in new.context.items() if c > old.context.get(a, 0)]
         hidden = [d for d in dots if d not in self.versions and d not in self._hidden]
         if hidden and old.versions and dots_of(new) == dots_of(old):
-            self._broken(
+            self.broken(
                 "I1",
                 f"a write of {self.told(row)} was lost to what {name} held when it coordinated it: "
                 f"{describe(old)} became {describe(new)}",
@@ -240,13 +248,15 @@ class Registry:
         if covers(new.context, old.context):
             merged = old.merge(new, latest=self.is_latest(row))
             if merged.same_versions(new):
-                self._tally.held("I7")
+                self.held("I7")
                 return
         elif table == "records" and old.is_tombstone():
             # Reaped, and written anew within the same commit.
             self._buried(name, row, old)
             return
-        self._broken(
+        elif table == "held" and self.noted.delivered(name, row, old):
+            return
+        self.broken(
             "I7",
             f"{table} of {self.told(row)} at {name} went from {describe(old)} to {describe(new)}",
         )
@@ -261,55 +271,37 @@ class Registry:
             return
         if table == "records":
             if self.cleared(name, row, old):
-                self._tally.held("I16")
+                self.held("I16")
             else:
                 self._buried(name, row, old)
             return
         found = self.locate(row)
         assert found is not None
         for place, (_, new) in changes.get("hints", {}).items():
-            target = self._targets.get(place[:8])
+            target = self.target(place)
             key = found.place[1].encode()
-            if new is not None or target is None:
+            if new is not None or not target:
                 continue
             if hints.place(target, found.bucket.incarnation, key) != place:
                 continue
             if target not in self.mirrors:
-                self._passed_on(name, row, old, target)
+                self.noted.passed_on(name, row, old, target)
                 continue
             theirs = self.mirrors[target].known(row)
             if covers(theirs.context, old.context):
-                self._tally.held("I7")
+                self.held("I7")
             elif not self.losses.was_lost(row, old.context):
-                self._broken(
+                self.broken(
                     "I7",
                     f"{name} dropped the copy of {self.told(row)} it kept for {target}: "
                     f"{describe(old)}, while {target} has {describe(theirs)}",
                 )
 
-    def _passed_on(self, name: str, row: bytes, old: Record, target: str) -> None:
-        """A copy for a member in no ring goes when each owner has it, or a hint waits for it."""
-        for owner in self.owners(row):
-            mirror = self.mirrors.get(owner)
-            known = mirror is not None and covers(mirror.known(row).context, old.context)
-            if (
-                not known
-                and not self.hinted(row, owner)
-                and not self.losses.was_lost(row, old.context)
-            ):
-                self._broken(
-                    "I7",
-                    f"{name} dropped the copy of {self.told(row)} it kept for {target}, which is "
-                    f"in no ring: {describe(old)}, and {owner} neither has it nor is to be told",
-                )
-                return
-        self._tally.held("I7")
-
     def _buried(self, name: str, row: bytes, old: Record) -> None:
         """An owned record went: only a tombstone may, once nobody holds what it is there for."""
         told = f"{name} dropped its record of {self.told(row)}, {describe(old)}"
         if any(not version.deleted for version in old.versions):
-            self._broken("I7", told)
+            self.broken("I7", told)
             return
         for other, mirror in self.mirrors.items():
             left = [
@@ -318,9 +310,9 @@ class Registry:
                 if not version.deleted and knows(old, version.actor, version.counter)
             ]
             if left:
-                self._broken("I3", f"{told}, while {other} still holds {' '.join(left)}")
+                self.broken("I3", f"{told}, while {other} still holds {' '.join(left)}")
                 return
-        self._tally.held("I7")
+        self.held("I7")
 
     def gone_with(self, row: bytes, old: Record) -> None:
         """A drive is gone for good, with this record."""
@@ -347,6 +339,7 @@ class Registry:
             except Corrupt:
                 continue
         self.adopted(name, _layout(view.get("meta", LAYOUT_ROW)))
+        self.noted.forget(name)
         old = Mirror(before.records, before.held, before.hints, before.buckets)
         before.records, before.held = now.records, now.held
         before.hints, before.buckets, before.rotten = now.hints, now.buckets, now.rotten
@@ -373,8 +366,9 @@ class Registry:
             return f"row {row.hex()}"
         return f"{found.place[0]}/{found.place[1][:40]}"
 
-    def _broken(self, invariant: str, text: str) -> None:
-        self._tally.broken(invariant, self._now(), text)
+    def broken(self, invariant: str, text: str) -> None:
+        """It is violated."""
+        self._tally.broken(invariant, self.now(), text)
 
 
 def _layout(data: bytes | None) -> Layout:

@@ -19,6 +19,7 @@ from dynamo.sim.history import Write
 from dynamo.sim.oracle import rules
 from dynamo.sim.oracle.live import LiveChecks, name, terms
 from dynamo.sim.oracle.mirrors import covers, describe
+from dynamo.sim.oracle.moving import MovingChecks
 from dynamo.sim.oracle.registry import Registry
 from dynamo.sim.workload import BUCKETS
 from dynamo.sim.world import World
@@ -36,12 +37,17 @@ class RingChecks:
     live: LiveChecks
     latest: Layout = NONE
     adopted_at: float = float("-inf")
+    latest_at: float = float("-inf")
+    moving: MovingChecks = attrs.field(init=False)
     _coming_at: float = float("-inf")
     _by_version: dict[tuple[int, int], Layout] = attrs.field(factory=dict)
     _held: dict[str, Layout] = attrs.field(factory=dict)
     _before: dict[str, Layout] = attrs.field(factory=dict)
     _unseen: set[str] = attrs.field(factory=set)
     _rings: dict[tuple[Member, ...], Ring] = attrs.field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        self.moving = MovingChecks(self)
 
     @property
     def _registry(self) -> Registry:
@@ -66,19 +72,24 @@ class RingChecks:
             self.live.tally.held("I16")
         if layout.order > self.latest.order:
             before, self.latest = self.latest, layout
+            self.latest_at = self.world.schedule.now
             self.world.members = tuple(m.name for m in layout.members)
             self._changed(before, layout)
 
     def _changed(self, before: Layout, layout: Layout) -> None:
+        if before.stage != "steady":
+            self._look_at(before)
+            self.moving.followed(before, layout, self._unseen)
         if layout.stage == "coming":
             # Who is not in doubt only now may have been away from the start.
             self._unseen.clear()
             self._coming_at = self.world.schedule.now
+            self.moving.begins(self._coming_at)
             self.look()
         if layout.stage == "going" and before.stage == "coming":
-            self._look_at(before)
             self._handed_over(layout)
             self._pulled(before)
+            self.moving.go_over(before, {*self._unseen, *self.live.spoiled})
         for gone in before.names():
             if not layout.knows(gone) and gone not in self.world.absent:
                 self._departed(gone)
@@ -90,6 +101,7 @@ class RingChecks:
         """Notes who is away while a ring is coming; to be called now and then."""
         if self.latest.stage != "steady":
             self._look_at(self.latest)
+        self.moving.look(self._unseen)
 
     def _look_at(self, layout: Layout) -> None:
         views = [h.node.view for h in self.world.hosts.values() if h.node is not None]
@@ -118,6 +130,10 @@ class RingChecks:
                 if members:
                     found.update(dict.fromkeys(self._owners(self._ring(members), row)))
         return tuple(found)
+
+    def owners_by(self, members: tuple[Member, ...], row: bytes) -> tuple[str, ...]:
+        """The owners of a row where these are the ring's members."""
+        return self._owners(self._ring(members), row)
 
     def _owners(self, ring: Ring, row: bytes) -> tuple[str, ...]:
         found = self._registry.locate(row)
@@ -150,17 +166,23 @@ class RingChecks:
 
     def by_all_rings(self, write: Write, holders: Iterable[str], excused: int) -> None:
         """I16: an acknowledged strict write has W owners in each ring, where all nodes went by the
-        same layout from before it until now."""
+        same layout from before it until now; in any case W in the ring that reads go by, whoever
+        went by which, for who goes by one of long ago gets nothing done."""
         if write.quorum not in (None, "strict") or BUCKETS[write.bucket].quorum != "strict":
             return
+        n, r, w = terms(write.bucket, len(self.latest.members), w=write.w)
+        if self.latest.version and self.latest_at <= write.begun - MARGIN_S and r + w > n:
+            self._have_it(write, set(holders), excused, self.rings()[:1])
         if not self.latest.beside or self.adopted_at > write.begun - MARGIN_S:
             return
         nodes = [self.world.hosts[n].node for n in self.world.present()]
         if any(node is not None and node.view.layout != self.latest for node in nodes):
             return
-        have = set(holders)
+        self._have_it(write, set(holders), excused, self.rings())
+
+    def _have_it(self, write: Write, have: set[str], excused: int, rings: list[Ring]) -> None:
         for _, row in self._registry.rows(write.place):
-            for ring in self.rings():
+            for ring in rings:
                 owners = self._owners(ring, row)
                 _, _, w = terms(write.bucket, len(ring.members), w=write.w)
                 there = [owner for owner in owners if owner in have]
