@@ -50,8 +50,7 @@ class Copies:
     record of a key could not be read, `corrupt` once for each row that was found damaged, `moved`
     how the fingerprints of owned keys changed, in the order of the commits (for the trees),
     `touched` of which key something is about to be stored or noted. `gone`: deleted buckets, names
-    by incarnation, for which nothing is stored. From here on `dynamo.storage.closing` ends each
-    commit, and writes what is `seen` of members.
+    by incarnation. `seen` is written at the end of each commit (`dynamo.storage.closing`).
     """
 
     engine: Engine
