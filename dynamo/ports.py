@@ -100,8 +100,8 @@ class Changing(Protocol):
     def uses(self, name: str) -> int:
         """The version of the layout that a member says all its requests go by; 0 if unknown."""
 
-    def has_synced(self, name: str) -> int:
-        """The version of the layout for which a member says it holds all it ought to."""
+    def waits_for(self) -> list[str]:
+        """Why the next step of a change is not taken yet, in sentences."""
 
     def sync_done(self, version: int) -> None:
         """This node holds what it needs for the coming ring of this layout: everyone is told."""

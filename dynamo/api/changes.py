@@ -34,7 +34,6 @@ from dynamo.core.plans import (
     Rates,
     members_after,
     plan,
-    waits_for,
     why_not,
 )
 from dynamo.core.ring import Member
@@ -154,8 +153,7 @@ def change_told(
         return None
     coming = {m.name for m in layout.next_members}
     going = {m.name for m in (layout.members if layout.stage == "coming" else layout.beside)}
-    words = {m.name: m.liveness for m in view.members()}
-    waits = [] if changing is None else waits_for(layout, words, changing.uses, changing.has_synced)
+    waits = [] if changing is None else changing.waits_for()
     return {
         "layout": layout.version,
         "stage": layout.stage,

@@ -29,8 +29,8 @@ class Changes:
     def uses(self, name: str) -> int:
         return self.layouts.uses(name)
 
-    def has_synced(self, name: str) -> int:
-        return self.layouts.has_synced(name)
+    def waits_for(self) -> list[str]:
+        return self.layouts.waits_for()
 
     def sync_done(self, version: int) -> None:
         self.layouts.sync_done(version)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from dynamo.core.layout import Layout
 from dynamo.core.members import Member
+from dynamo.core.steps import Lack, in_words, lacking
 
 
 class Followers:
@@ -52,27 +53,20 @@ class Followers:
 
     def all_ready(self, layout: Layout) -> bool:
         """Whether nothing keeps the next step of a change from being taken."""
-        return not self._any("ready", layout, lambda n: bool(self._why(layout, n)))
+        return not self._any("ready", layout, lambda n: self._lack(layout, n) != "")
 
     def waits_for(self, layout: Layout) -> list[str]:
         """Why the next step of a change is not taken yet, in sentences."""
         if layout.stage == "steady":
             return []
-        return [why for name in layout.names() if (why := self._why(layout, name))]
+        return in_words(layout, [(name, self._lack(layout, name)) for name in layout.names()])
 
     def _is_behind(self, layout: Layout, name: str) -> bool:
         return self.is_there(name) and self.uses(name) < layout.version
 
-    def _why(self, layout: Layout, name: str) -> str:
-        coming = layout.stage == "coming"
-        if not self.is_there(name):
-            if coming and not layout.in_ring(name):
-                return f"{name} is joining, and is not there."
-        elif self.uses(name) < layout.version:
-            return f"{name} does not go by layout {layout.version} yet."
-        elif coming and self.has_synced(name) < layout.version:
-            return f"{name} is still taking over what it will own."
-        return ""
+    def _lack(self, layout: Layout, name: str) -> Lack:
+        there, uses, synced = self.is_there(name), self.uses(name), self.has_synced(name)
+        return lacking(layout, name, there=there, uses=uses, synced=synced)
 
     def _any(self, what: str, layout: Layout, holds: Callable[[str], bool]) -> bool:
         last = self._last[what]

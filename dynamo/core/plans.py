@@ -14,7 +14,7 @@ shares grow by (`dynamo.core.shares`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Literal
 
@@ -196,32 +196,6 @@ def why_not(
         refused = why_refused(kind, change.name, layout, liveness, copies_wanted, me)
         return str(refused) if refused is not None else None
     return NEARLY_THROUGH if layout.stage == "going" else None
-
-
-def waits_for(
-    layout: Layout,
-    liveness: Mapping[str, str],
-    uses: Callable[[str], int],
-    synced: Callable[[str], int],
-) -> Iterator[str]:
-    """What a change still waits for among the members, a sentence each.
-
-    `uses(name)` and `synced(name)`: the layout a member says it goes by, and for which it says it
-    holds all it ought to.
-    """
-    here = {name for name in layout.names() if liveness.get(name, "dead") in HERE}
-    behind = [n for n in layout.names() if n in here and uses(n) < layout.version]
-    if behind and layout.stage != "steady":
-        yield f"Not yet going by layout {layout.version}: {', '.join(behind)}."
-    if layout.stage != "coming":
-        return
-    lacking = [m.name for m in layout.beside if synced(m.name) < layout.version]
-    taking = [name for name in lacking if name in here]
-    if taking:
-        yield f"Not yet in possession of all they will own: {', '.join(taking)}."
-    for name in lacking:
-        if name not in here and not layout.in_ring(name):
-            yield f"{name} is joining and not there; start it again or remove it."
 
 
 def _changed(member: Member, change: Change) -> Member:

@@ -16,7 +16,6 @@ from dynamo.core.plans import (
     Rates,
     members_after,
     plan,
-    waits_for,
     why_not,
     why_refused,
 )
@@ -327,27 +326,3 @@ def test_other_changes_wait_only_for_the_last_to_end() -> None:
         assert why_not(change, STEADY, ALIVE, 3, "a") is None
         assert why_not(change, COMING, ALIVE, 3, "a") is None
         assert "try again" in (why_not(change, GOING, ALIVE, 3, "a") or "")
-
-
-# What is waited for.
-
-
-def waits(layout: Layout, words: dict[str, str], uses: dict[str, int], synced: str = "") -> str:
-    done = dict.fromkeys(synced, layout.version)
-    return " ".join(waits_for(layout, words, lambda n: uses.get(n, 99), lambda n: done.get(n, 0)))
-
-
-def test_what_a_change_waits_for() -> None:
-    """First for all that are there to go by it, then for owners to have what they need; members of
-    the old ring that are gone are not waited for, a joiner that is gone is."""
-    behind = "Not yet going by layout 2: b, d."
-    lacking = "Not yet in possession of all they will own: c, e."
-    assert waits(COMING, ALIVE, {"b": 1, "d": 0}, "abce") == behind
-    assert waits(COMING, ALIVE, {"b": 1, "d": 0}, "ab") == f"{behind} {lacking}"
-    assert waits(COMING, ALIVE, {}, "abce") == ""
-    assert waits(COMING, {**ALIVE, "b": "dead"}, {"b": 1}, "ace") == ""
-    gone = "e is joining and not there; start it again or remove it."
-    assert waits(COMING, {**ALIVE, "e": "dead"}, {"e": 0}, "abc") == gone
-    assert waits(GOING, ALIVE, {"e": 2}) == "Not yet going by layout 3: e."
-    assert waits(GOING, ALIVE, {}) == ""
-    assert waits(STEADY, ALIVE, {"a": 0}) == ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from tests.mutants.patch import Edit, Mutant
 
 LAYOUTS = "dynamo.cluster.layouts:Layouts"
-FOLLOWERS = "dynamo.cluster.followers:Followers"
 TRANSFER = "dynamo.background.transfer:Transfer"
 
 MUTANTS = (
@@ -28,9 +27,9 @@ MUTANTS = (
         ("I16", "I9"),
         (
             Edit(
-                f"{FOLLOWERS}._why",
-                "elif coming and self.has_synced(name) < layout.version:",
-                "elif False:",
+                "dynamo.core.steps:lacking",
+                'return "data" if coming and synced < layout.version else ""',
+                'return ""',
             ),
         ),
     ),
@@ -76,9 +75,9 @@ MUTANTS = (
         ("I16", "I9"),
         (
             Edit(
-                f"{FOLLOWERS}._why",
-                "elif self.uses(name) < layout.version:",
-                "elif False:",
+                "dynamo.core.steps:lacking",
+                "if uses < layout.version:",
+                "if False:",
             ),
         ),
     ),

@@ -52,12 +52,12 @@ def changing(used: int) -> Shell:
 
 @probe("switch-before-synced")
 def _() -> bool:
-    return "n1 is still taking over what it will own." in changing(7).view.layouts.waits_for()
+    return "Still taking over" in "".join(changing(7).view.layouts.waits_for())
 
 
 @probe("next-before-all-use-the-last")
 def _() -> bool:
-    return "n1 does not go by layout 7 yet." in changing(6).view.layouts.waits_for()
+    return "Not yet going by layout 7: n1" in "".join(changing(6).view.layouts.waits_for())
 
 
 @probe("reads-by-the-coming-ring")

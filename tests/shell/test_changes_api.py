@@ -81,8 +81,8 @@ class Changer:
     def uses(self, name: str) -> int:
         return 0 if name in self.behind else 99
 
-    def has_synced(self, name: str) -> int:
-        return 99
+    def waits_for(self) -> list[str]:
+        return [f"{name} is late." for name in self.behind]
 
     def sync_done(self, version: int) -> None: ...
 
@@ -449,7 +449,7 @@ def test_the_members_come_with_the_change() -> None:
     told = client.ask("GET", "/v1/cluster").json()["change"]
     wanted = change_told(view, face.changing, Underway(partitions_left=3))
     assert told == msgspec.json.decode(msgspec.json.encode(wanted))
-    assert told["waits_for"] == ["Not yet going by layout 8: b."]
+    assert told["waits_for"] == ["b is late."]
 
 
 def test_a_change_under_way_is_told() -> None:
@@ -475,7 +475,7 @@ def test_a_change_under_way_is_told() -> None:
         "stage": "coming",
         "joining": ["e", "f"],
         "leaving": ["a"],
-        "waits_for": ["Not yet going by layout 8: c.", "Partition 3 waits for b."],
+        "waits_for": ["c is late.", "Partition 3 waits for b."],
         "transfers": [
             {
                 "from": "b",

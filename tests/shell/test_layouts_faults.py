@@ -190,7 +190,7 @@ def test_the_second_takes_the_step_if_the_first_hangs() -> None:
         assert 2 < took < 6
         world.run(10)
         assert n1.view.layout.stage == "coming"
-        assert n2.view.layouts.waits_for() == [f"n1 does not go by layout {version + 1} yet."]
+        assert n2.view.layouts.waits_for() == [f"Not yet going by layout {version + 1}: n1."]
         n1.disk.hangs = False
         while n1.disk.waiting:
             n1.disk.waiting.popleft()()
@@ -323,7 +323,7 @@ def test_a_change_waits_for_a_node_that_is_refilled() -> None:
     version = n1.view.layout.version
     world.run(20)
     assert n1.view.layout.version == version
-    assert n1.view.layouts.waits_for() == [f"n3 does not go by layout {version} yet."]
+    assert n1.view.layouts.waits_for() == [f"Not yet going by layout {version}: n3."]
     n3.refills = True
     settle(world, "n1", "n2", "n3", "n4")
 

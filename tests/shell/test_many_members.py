@@ -167,7 +167,7 @@ def test_a_member_that_keeps_the_others_waiting_is_looked_at_first() -> None:
     assert not here.all_use(layout)
     assert not here.all_ready(layout)
     assert set(asked) == {"n9"}
-    assert here.waits_for(layout) == ["n9 does not go by layout 7 yet."]
+    assert here.waits_for(layout) == ["Not yet going by layout 7: n9."]
     records["n9"] = record("n9", layout=7, synced=6)
     assert here.all_use(layout)
     assert not here.all_ready(layout)

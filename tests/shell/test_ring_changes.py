@@ -108,7 +108,7 @@ def test_what_others_use_and_have_is_what_they_say() -> None:
     world.run(3)
     seen, version = changes(n1), n1.view.layout.version
     assert [seen.uses(name) for name in ("n1", "n2", "n3", "n9")] == [version] * 3 + [0]
-    assert [seen.has_synced(name) == version for name in ("n1", "n2", "n3", "n9")] == [
+    assert [n1.view.layouts.has_synced(name) == version for name in ("n1", "n2", "n3", "n9")] == [
         True,
         True,
         False,
