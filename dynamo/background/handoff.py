@@ -51,7 +51,10 @@ class Handoff:
         return self.delivered, sum(self.copies.hints.counts.values())
 
     async def step(self) -> bool:
-        """Delivers one batch to each member that can take it; True if any took something."""
+        """Delivers one batch to each member that can take it; True if any took something. A node
+        that is in no ring itself delivers nothing: what it keeps may have been buried since."""
+        if self._is_gone(self.view.name):
+            return False
         steps = [
             Deferred.fromCoroutine(self._deliver_held(target))
             for target in sorted(self.copies.hints.counts)

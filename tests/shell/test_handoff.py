@@ -383,6 +383,24 @@ def test_an_owner_that_is_away_gets_a_hint_of_its_own() -> None:
     assert all(cluster.nodes[name].owned(key).live() for name in cluster.ranking(key)[:3])
 
 
+def test_who_is_gone_itself_hands_over_nothing() -> None:
+    """Others may have buried since what it keeps."""
+    cluster = TestCluster(5)
+    cluster.found(*cluster.names)
+    a, b, c, d, _ = cluster.ranking("k")
+    for name in (a, b, c):
+        cluster.cut(name)
+    cluster.put(d, "k", options={"w": 1})
+    cluster.pass_time(2)
+    before = cluster.hints()
+    assert d in before
+    ring_without(cluster, d)
+    for name in (a, b, c):
+        cluster.heal(name)
+    assert not cluster.run(cluster.nodes[d].handoff.step())
+    assert cluster.hints()[d] == before[d]
+
+
 def test_what_an_owner_does_not_take_is_kept_though_its_target_is_gone() -> None:
     cluster = TestCluster(4)
     cluster.found(*cluster.names)

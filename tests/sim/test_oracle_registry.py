@@ -227,3 +227,22 @@ def test_a_copy_that_was_delivered_may_be_begun_anew_in_the_commit_that_drops_it
             drives.keep("n2", copy)
         drives.keep("n1", put(Record(), drives.write("w2"), actor="n1~1~2"), table="held")
         assert drives.broken() == told
+
+
+def test_a_version_that_only_an_old_disk_has_again_is_let_pass() -> None:
+    """Its tombstone is reaped by an agreement from before. One that was never gone is not."""
+    for put_back, told in ((True, []), (False, ["I3"])):
+        drives = Drives()
+        draft = drives.write("w1")
+        first = put(Record(), draft)
+        gone = Record(first.context)
+        for name in ("n1", "n2"):
+            drives.keep(name, first)
+        drives.keep("n1", gone)
+        if put_back:
+            drives.keep("n2", gone)
+            row = drives.row()
+            drives.registry.reread("n2", Spoilt({row: KEEPING["records"].encode(row, first)}))
+        drives.drop("n1")
+        assert drives.broken() == told
+        assert drives.registry.losses.put_back == ({"w1"} if put_back else set())

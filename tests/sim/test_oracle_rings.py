@@ -36,7 +36,7 @@ class Changing(Run):
         for view in views.values():
             view.is_healthy = lambda name: name in self.up
             view.is_doubtful = lambda name: False
-            view.layouts = SimpleNamespace(used=4)
+            view.layouts = SimpleNamespace(used=4, synced=0)
             view.joined = True
         whole = {n: SimpleNamespace(refilling=False) for n in self.names}
         nodes = {n: SimpleNamespace(view=views[n], identity=whole[n]) for n in self.names}

@@ -106,9 +106,15 @@ class MovingChecks:
                 live.tally.held("I16")
             others = [o for o in then if o in holders]
             for member in [o for o in then if o in away and o not in holders]:
+                if self._has_synced(member, coming):
+                    continue  # It is back, and has pulled what is new to it.
                 if have and len(others) == len(then) - 1:
                     self._debts.setdefault(member, []).append(Debt(v, dot, coming.version + 1))
         self._passed_on(coming, away)
+
+    def _has_synced(self, member: str, coming: Layout) -> bool:
+        node = self.rings.world.hosts[member].node
+        return node is not None and node.view.layouts.synced >= coming.version
 
     def _had(self, dot: Dot, owner: str) -> bool:
         """Whether an owner had it on its disk when all went by the coming layout."""
@@ -163,7 +169,10 @@ class MovingChecks:
         spoiled = (
             rings.live.spoiled.get(member, -1.0) > 0 or debt.write.id in registry.losses.unkeepable
         )
-        if member in rings.world.absent or debt.write.replaced or spoiled:
+        if member in rings.world.absent or spoiled:
+            return
+        writes = rings.live.history.at[debt.write.place]
+        if debt.write.replaced or debt.write not in rules.owed(writes):
             return
         if member not in rings.owners(row) or registry.is_gone(row):
             return

@@ -307,7 +307,9 @@ class Registry:
             left = [
                 version.id
                 for version in mirror.known(row).versions
-                if not version.deleted and knows(old, version.actor, version.counter)
+                if not version.deleted
+                and knows(old, version.actor, version.counter)
+                and not self.losses.was_revived(other, row, version)
             ]
             if left:
                 self.broken("I3", f"{told}, while {other} still holds {' '.join(left)}")
@@ -345,7 +347,7 @@ class Registry:
         before.hints, before.buckets, before.rotten = now.hints, now.buckets, now.rotten
         before.pinned |= old.named() - now.named()
         for row in dict.fromkeys((*now.records, *now.held)):
-            self.losses.note_put_back(row, old.known(row), before.known(row))
+            self.losses.note_put_back(name, row, old.known(row), before.known(row))
         for row in dict.fromkeys((*old.records, *old.held)):
             self.dirty[row] = None
             self.losses.note_lost(row, old.known(row), before.known(row))
