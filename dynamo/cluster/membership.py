@@ -338,15 +338,15 @@ class Membership:
         """Something was learnt, of `one` or of any: this node may be able to take its place."""
         self._look(one)
         learnt = [one] if one is not None else self.peers.by_name.values()
-        hellos = [known.hello for known in learnt if known.hello is not None]
-        for hello in hellos:
+        for hello in (hellos := [known.hello for known in learnt if known.hello is not None]):
             self._naming.note(hello.name, hello.actor)
         if self._identity.actor:
-            if self.rollback and self.rollback.pending(hellos, self._settle):
+            somewhere, began = self._swim.joined or self.peers.by_name, self._began
+            ready = began or (somewhere and self.peers.all_running(lambda known: known.asked))
+            silent = ready and not began and not self.peers.all_running(lambda k: not k.silent)
+            if self.rollback and self.rollback.pending(hellos, self._settle, silent=bool(silent)):
                 return
-            somewhere = self._swim.joined or self.peers.by_name
-            began = self._began
-            if began or (somewhere and self.peers.all_running(lambda known: known.asked)):
+            if ready:
                 self._began = True
                 if not began or not self.layout.version:
                     self.layouts.poke()

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from dynamo.core.layout import Layout
 from dynamo.core.members import Liveness, Member, Role
 from dynamo.core.ring import Member as Placed
-from dynamo.errors import DynamoError, PeerBroke
+from dynamo.errors import DynamoError, PeerBroke, PeerUnreachable
 from dynamo.log import make_logger
 from dynamo.ports import MemberStatus, Peer
 from dynamo.storage.facts import BucketTable
@@ -40,8 +40,9 @@ class Known:
     was tried at least once, and since this node was held to be away. `appeared` counts how often
     it did, `missed` how often this node was held to be away.
 
-    `doubted_until`: a request to it just failed; until then it is not relied on. `problem`: why it
-    cannot be a member of this cluster, whatever it says by gossip.
+    `silent`: it was asked the last time, and did not answer. `doubted_until`: a request to it just
+    failed; until then it is not relied on. `problem`: why it cannot be a member of this cluster,
+    whatever it says by gossip.
     """
 
     member: Member
@@ -49,6 +50,7 @@ class Known:
     hello: Hello | None = None
     settled: bool = False
     asked: bool = False
+    silent: bool = False
     asking: Deferred[None] | None = None
     appeared: int = 0
     missed: int = 0
@@ -252,7 +254,7 @@ class Peers:
             await self._learn(known.replica, hello)
             if hello.buckets != self._buckets.digest():
                 await self._exchange_buckets(known.replica)
-            known.hello = hello
+            known.hello, known.silent = hello, False
             if known.appeared == appeared:
                 news, known.settled = not known.settled, True
                 again = REASK_S if hello.hints.get(self._me, 0) or known.unnamed else None
@@ -260,6 +262,7 @@ class Peers:
                 again = 0.0  # it went and came back meanwhile
         except DynamoError as error:
             log.debug("{name} was not asked: {why}", name=known.member.name, why=error)
+            known.silent = isinstance(error, PeerUnreachable) and error.sent
             again = RETRY_S if known.running else None
         finally:
             known.asking = None

@@ -3,6 +3,7 @@
 Its peers saw further commits of the same data directory in an earlier start
 (`dynamo.core.sightings`), and say so in the conversation every start begins with. The node then
 signs its writes as an actor nobody has heard of, because it no longer knows which dots it gave out.
+It does the same where one that is there cannot be heard, rather than wait for it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,19 @@ from dynamo.wire.hello import Hello
 
 AGAIN_S = 1.0
 
+WENT_BACK = (
+    "The data directory of {name} is at an earlier state (commit {commit}) than members have seen: "
+    "it was put back."
+)
+UNKNOWN = (
+    "A member that is there does not say how far it saw the data directory of {name}, which is now "
+    "at commit {commit}: it may have been put back."
+)
+SO = (
+    "{name} signs its writes by a new name from now on, and takes what it has forgotten from the "
+    "others."
+)
+
 log = make_logger()
 
 
@@ -34,23 +48,26 @@ class Rollback:
         self._renew = renew
         self._renewing = False
         self.found = False
-        """Whether the disk was put back, and the node signs as somebody new for it."""
+        """Whether the disk was put back, or may have been, and the node signs as somebody new."""
 
-    def pending(self, hellos: Iterable[Hello], after: Callable[[], None]) -> bool:
+    def pending(
+        self, hellos: Iterable[Hello], after: Callable[[], None], *, silent: bool = False
+    ) -> bool:
         """Whether the node has to wait before it gives out a dot, by what peers say they saw of
-        it. `after()` is called when it need not any longer."""
+        it; `silent`: it is about to serve, and one that is there has not said. `after()` is called
+        when it need not wait any longer."""
         if self._renewing:
             return True
-        seen = [origin for hello in hellos for origin in hello.seen.get(self._opened.name, ())]
-        if self.found or not rolled_back(self._opened, seen):
+        if self.found:
             return False
-        log.warn(
-            "The data directory of {name} is at an earlier state (commit {commit}) than members "
-            "have seen: it was put back. {name} signs its writes by a new name from now on, and "
-            "takes what it has forgotten from the others.",
-            name=self._opened.name,
-            commit=self._opened.commit,
-        )
+        seen = [origin for hello in hellos for origin in hello.seen.get(self._opened.name, ())]
+        if rolled_back(self._opened, seen):
+            why = WENT_BACK
+        elif silent:
+            why = UNKNOWN
+        else:
+            return False
+        log.warn(f"{why} {SO}", name=self._opened.name, commit=self._opened.commit)
         self._begin(after)
         return self._renewing
 

@@ -126,10 +126,6 @@ class Bench:
             settled=self.settled.append,
             learn=self._learn,
         )
-        self.learnt: list[str] = []
-
-    async def _learn(self, peer: Any, hello: Hello) -> None:
-        self.learnt.append(hello.name)
 
     def _remote(self, name: str, address: str) -> Any:
         return self.remotes.setdefault(address, Scripted(name))
@@ -150,6 +146,24 @@ ME = Placed("me", "z1", 2.0)
 ONE, TWO, THREE = (
     Bucket(n).create(1, i, Properties()) for i, n in enumerate(("one", "two", "three"))
 )
+
+
+def test_who_refuses_is_not_there_and_who_does_not_answer_is_silent() -> None:
+    """Until it answers."""
+    bench = Bench()
+    known, b = bench.take(B)
+    b.is_silent()
+    assert known.silent
+    b.refuses = True
+    bench.clock.advance(RETRY_S)
+    assert not known.silent
+    b.refuses = False
+    bench.clock.advance(RETRY_S)
+    b.is_silent()
+    assert known.silent
+    bench.clock.advance(RETRY_S)
+    b.says()
+    assert not known.silent
 
 
 def test_a_member_that_appears_is_settled_after_the_exchange_of_buckets() -> None:

@@ -48,6 +48,19 @@ def test_a_node_whose_disk_is_where_it_was_does_not_wait() -> None:
     assert scene.renewals == []
 
 
+def test_one_that_is_not_told_by_all_takes_a_new_name_before_it_serves() -> None:
+    """Once: whoever is silent later finds it so already."""
+    scene = Scene()
+    told = hello(Origin("n1", 7, "before", 100))
+    assert not scene.pending(told)
+    assert scene.rollback.pending([told], scene._after, silent=True)
+    assert len(scene.renewals) == 1
+    scene.renewals[0].callback(None)
+    assert scene.went_on == 1
+    assert not scene.rollback.pending([told], scene._after, silent=True)
+    assert len(scene.renewals) == 1
+
+
 def test_one_whose_disk_went_back_waits_until_it_has_a_new_name() -> None:
     scene = Scene()
     told = hello(Origin("n1", 7, "before", 101))
