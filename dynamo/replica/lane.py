@@ -43,7 +43,7 @@ class Lane:
         in_flight_max: int = 1,
         filled: set[Lane] | None = None,
     ) -> None:
-        self.peer = self._peer = peer
+        self.peer = peer
         self._filled = filled if filled is not None else set()
         self._clock = clock
         self._send = send
@@ -58,7 +58,7 @@ class Lane:
     def call(self, op: Op) -> Deferred[Reply]:
         """Queues one operation; fires with its reply, or fails with the `Fault` it stands for."""
         if self._full() and not self._made_room():
-            return fail(Overloaded(f"queue to {self._peer}"))
+            return fail(Overloaded(f"queue to {self.peer}"))
         done: Deferred[Reply] = Deferred(self._given_up)
         size = weight(op)
         self._queue.append((op, done, size))
@@ -130,13 +130,13 @@ class Lane:
 
     def _answered(self, replies: Sequence[Reply], batch: list[tuple[Op, Deferred[Reply]]]) -> None:
         if len(replies) != len(batch):
-            raise PeerBroke(self._peer, f"answered {len(batch)} operations {len(replies)} times")
+            raise PeerBroke(self.peer, f"answered {len(batch)} operations {len(replies)} times")
         self._next()
         for (_, done), reply in zip(batch, replies, strict=True):
             if done.called:
                 continue
             if isinstance(reply, Fault):
-                done.errback(Failure(raised(self._peer, reply)))
+                done.errback(Failure(raised(self.peer, reply)))
             else:
                 done.callback(reply)
 
