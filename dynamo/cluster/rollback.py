@@ -37,18 +37,25 @@ log = make_logger()
 
 
 class Rollback:
-    """The watch over one start. `opened` is this node's disk as this process found it; `renew()`
-    makes the node sign as somebody new, durably."""
+    """The watch over one start.
+
+    `opened` is this node's disk as this process found it; `renew(sure)` makes the node sign as
+    somebody new, durably. If it is `sure` that the disk went back, the node also takes no part in
+    the agreements in which it may have forgotten a promise; were that for a doubt, all could have
+    it at once, and agree on nothing any more.
+    """
 
     def __init__(
-        self, opened: Origin, clock: IReactorTime, renew: Callable[[], Deferred[None]]
+        self, opened: Origin, clock: IReactorTime, renew: Callable[[bool], Deferred[None]]
     ) -> None:
         self._opened = opened
         self._clock = clock
         self._renew = renew
         self._renewing = False
+        self.doubted = False
+        """Whether the node signs as somebody new because one that is there was silent."""
         self.found = False
-        """Whether the disk was put back, or may have been, and the node signs as somebody new."""
+        """Whether the disk was put back, and the node signs as somebody new for it."""
 
     def pending(
         self, hellos: Iterable[Hello], after: Callable[[], None], *, silent: bool = False
@@ -61,26 +68,25 @@ class Rollback:
         if self.found:
             return False
         seen = [origin for hello in hellos for origin in hello.seen.get(self._opened.name, ())]
-        if rolled_back(self._opened, seen):
-            why = WENT_BACK
-        elif silent:
-            why = UNKNOWN
-        else:
+        sure = rolled_back(self._opened, seen)
+        if not sure and (self.doubted or not silent):
             return False
+        why = WENT_BACK if sure else UNKNOWN
         log.warn(f"{why} {SO}", name=self._opened.name, commit=self._opened.commit)
-        self._begin(after)
+        self._begin(sure, after)
         return self._renewing
 
-    def _begin(self, after: Callable[[], None]) -> None:
+    def _begin(self, sure: bool, after: Callable[[], None]) -> None:
         self._renewing = True
-        self._renew().addCallbacks(
-            self._renewed, self._failed, callbackArgs=(after,), errbackArgs=(after,)
+        self._renew(sure).addCallbacks(
+            self._renewed, self._failed, callbackArgs=(sure, after), errbackArgs=(sure, after)
         )
 
-    def _renewed(self, _: None, after: Callable[[], None]) -> None:
-        self._renewing, self.found = False, True
+    def _renewed(self, _: None, sure: bool, after: Callable[[], None]) -> None:
+        self._renewing, self.doubted = False, True
+        self.found = self.found or sure
         after()
 
-    def _failed(self, failure: Failure, after: Callable[[], None]) -> None:
+    def _failed(self, failure: Failure, sure: bool, after: Callable[[], None]) -> None:
         log.error("The new name cannot be stored: {why}", why=failure.getErrorMessage())
-        self._clock.callLater(AGAIN_S, self._begin, after)
+        self._clock.callLater(AGAIN_S, self._begin, sure, after)

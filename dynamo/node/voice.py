@@ -85,11 +85,13 @@ class Voice:
         """The next message's; None until this start has claimed an incarnation of its own."""
         return self.origin() if self.identity.incarnation > self._loaded else None
 
-    def sign_anew(self) -> Deferred[None]:
-        """Signs with a hand nobody has seen, durably."""
+    def sign_anew(self, sure: bool) -> Deferred[None]:
+        """Signs with a hand nobody has seen, durably; `sure`: the disk went back, and with it what
+        this node promised others who propose a layout."""
         hand = self.rng.randrange(*ledger.NEW_HANDS)
+        if sure:
+            self.book.forget().addErrback(lambda f: log.error("Not stored: {f}", f=f.value))
         # The incarnation went back with the disk: what is sent under it looks long given up.
-        self.book.forget().addErrback(lambda f: log.error("Not stored: {f}", f=f.value))
         begun = self.identity.begin_hand(hand)
         return begun.addCallback(lambda _: self.describe(meta=b"%d" % hand))
 

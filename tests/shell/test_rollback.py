@@ -28,10 +28,12 @@ class Scene:
     def __init__(self) -> None:
         self.clock = Clock()
         self.renewals: list[Deferred[None]] = []
+        self.sure: list[bool] = []
         self.went_on = 0
         self.rollback = Rollback(OPENED, self.clock, self._renew)
 
-    def _renew(self) -> Deferred[None]:
+    def _renew(self, sure: bool) -> Deferred[None]:
+        self.sure.append(sure)
         self.renewals.append(Deferred())
         return self.renewals[-1]
 
@@ -59,6 +61,11 @@ def test_one_that_is_not_told_by_all_takes_a_new_name_before_it_serves() -> None
     assert scene.went_on == 1
     assert not scene.rollback.pending([told], scene._after, silent=True)
     assert len(scene.renewals) == 1
+    later = hello(Origin("n1", 7, "before", 101))
+    assert scene.pending(later), "now it is sure"
+    scene.renewals[1].callback(None)
+    assert scene.sure == [False, True]
+    assert not scene.pending(later)
 
 
 def test_one_whose_disk_went_back_waits_until_it_has_a_new_name() -> None:
