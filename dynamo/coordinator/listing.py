@@ -86,18 +86,23 @@ class Lister:
                 aside |= waits.names
 
     def _cover(self, terms: Terms, avoided: frozenset[str]) -> tuple[str, ...] | None:
-        ring = self.view.ring
-        healthy = frozenset(
-            m.name for m in ring.members if m.name not in avoided and self.view.is_healthy(m.name)
-        )
-        case = (ring.version, healthy, terms.n, terms.r, terms.strict)
+        """Who is asked. Owners in doubt are, before stand-ins, which have nothing of what was
+        written before."""
+        ring, view = self.view.ring, self.view
+        names = [m.name for m in ring.members if m.name not in avoided]
+        healthy = frozenset([name for name in names if view.is_healthy(name)])
+        there = healthy.union([name for name in names if view.is_doubtful(name)])
+        case = (ring.version, healthy, there, terms.n, terms.r, terms.strict)
         if case not in self._covers:
             if len(self._covers) > 64:
                 self._covers.clear()
             rankings = [ring.ranking(p) for p in range(ring.partitions)]
-            self._covers[case] = cover(
-                rankings, terms.n, terms.r, healthy.__contains__, terms.strict, self.view.name
-            )
+            found = None
+            for asked, strict in ((healthy, True), (there, True), (there, terms.strict)):
+                if found is None:
+                    of = asked.__contains__
+                    found = cover(rankings, terms.n, terms.r, of, strict, view.name)
+            self._covers[case] = found
         return self._covers[case]
 
     def _scans(

@@ -49,6 +49,20 @@ def whole(cluster: TestCluster, at: str, **more: Any) -> tuple[list[str], list[s
     raise AssertionError("a listing without end")
 
 
+def test_an_owner_in_doubt_is_asked_before_those_who_have_nothing() -> None:
+    """Of keys with one owner it alone knows; it is doubted for a second by whom it just failed."""
+    cluster = TestCluster(4, n=1)
+    keys = [f"k{i}" for i in range(12)]
+    for key in keys:
+        cluster.put("n1", key)
+    for at in cluster.names:
+        for other in cluster.names:
+            if other != at:
+                cluster.told(at, other, "suspect")
+                assert whole(cluster, at)[0] == sorted(keys)
+                cluster.told(at, other, "alive")
+
+
 def oracle(
     keys: set[str], prefix: str, delimiter: str, start_after: str = ""
 ) -> tuple[list[str], list[str]]:
