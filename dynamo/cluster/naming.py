@@ -52,9 +52,11 @@ class Naming:
         saved.addCallbacks(self._saved, self._not_saved)
 
     def note(self, name: str, actor: str) -> None:
-        """Remembers under which actor a member writes. All are in one row: what is learnt while it
-        is being written goes with the next one."""
-        if actor and self._identity.actors.get(name) != actor:
+        """Remembers the last actor under which a member wrote; one that was put back to an earlier
+        disk writes under an earlier one again. All are in one row: what is learnt while it is being
+        written goes with the next one."""
+        known = self._identity.actors.get(name)
+        if actor and (not known or _number(actor) > _number(known)):
             self._identity.actors[name] = actor
             self._unwritten = True
             self._write()

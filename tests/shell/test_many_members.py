@@ -199,6 +199,17 @@ def test_actors_learnt_while_one_is_stored_are_stored_together() -> None:
     assert again.actors == {name: name for name in MANY}
 
 
+def test_a_member_that_writes_under_an_earlier_actor_again_has_had_the_later_one() -> None:
+    """Its disk was put back; a new one must not take the later one a second time."""
+    engine = MemoryEngine()
+    identity = Identity(engine, Committer(engine, lambda call: succeed(call())))
+    nobody: Any = None
+    naming = Naming(identity, nobody, nobody, nobody, nobody)
+    for actor in ("n2", "n2~3", "n2", "n2~2", ""):
+        naming.note("n2", actor)
+    assert identity.actors == {"n2": "n2~3"}
+
+
 def test_a_yes_does_not_carry_what_the_proposer_has() -> None:
     """Its own layout, and the value it was asked to accept; what was accepted before it must."""
     members = tuple(Placed(name) for name in MANY)
