@@ -98,7 +98,8 @@ def check_reads(
             try:
                 assert shown(world, name, key, r) == bodies, (key, name, r)
             except QuorumNotMet:
-                assert may_fail or (r == 3 and len(world.running()) < 5), (key, name, r)
+                # Strict: an emptied disk does not count without an owner that is away.
+                assert may_fail or (r > 1 and len(world.running()) < 5), (key, name, r)
 
 
 def lose(world: World, name: str = VICTIM) -> None:
