@@ -195,24 +195,7 @@ class Transfer:
                 )
             peers = sorted({pair[1] for pairs in state.lacking() for pair in pairs})
             return f"What {', '.join(peers)} holds is to be pulled; it is asked again soon."
-        return self.passing.why(coming) or self._stranded(coming)
-
-    def _stranded(self, coming: Ring) -> str:
-        """Who has to be there before this node may go, if it goes: none of those who will own some
-        keys it holds is there, so nobody has pulled them. Where keys have one owner, that takes
-        one member that is away."""
-        around, trees = self.pulling.around, self.pulling.around.keeper.trees
-        if any(member.name == around.view.name for member in coming.members):
-            return ""
-        if not trees.complete:
-            return "This node counts its keys first."
-        for copies, partition in trees.known():
-            owners = coming.owners(partition, copies)
-            if any(self._is_there(owner) for owner in owners):
-                continue
-            if any(trees.leaves(copies, partition)):
-                return f"{', '.join(owners)} must be there to take over what this node holds."
-        return ""
+        return self.passing.why(coming)
 
     # What is said of it.
 

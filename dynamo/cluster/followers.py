@@ -7,44 +7,62 @@ is not is remembered and looked at first, so that in a cluster of many most look
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 from dynamo.core.layout import Layout
 from dynamo.core.members import Member
+from dynamo.core.ring import Ring
 from dynamo.core.steps import Lack, in_words, lacking
+from dynamo.core.transfers import untaken
+
+
+class Standing(NamedTuple):
+    """Where this node stands: the version of the layout it uses, the one it is synced for, and the
+    two rings of the one it knows."""
+
+    used: int
+    synced: int
+    ring: Ring
+    beside: Ring | None
+
+
+class Known(Protocol):
+    """What is known of members and buckets."""
+
+    def record(self, name: str) -> Member | None:
+        """What gossip knows of another member."""
+
+    def classes(self) -> frozenset[int]:
+        """How many copies buckets ask for; of none where there can be no data."""
 
 
 class Followers:
-    """What the members other than `me` say. `record(name)` is what gossip knows of another one,
-    `mine()` the versions that this node uses and is synced for."""
+    """What the members other than `me` say; `mine()` is what it says itself."""
 
-    def __init__(
-        self,
-        me: str,
-        record: Callable[[str], Member | None],
-        mine: Callable[[], tuple[int, int]],
-    ) -> None:
+    def __init__(self, me: str, known: Known, mine: Callable[[], Standing]) -> None:
         self._me = me
-        self._record = record
+        self._known = known
         self._mine = mine
+        self._untaken_of: tuple[object, tuple[str, ...]] = (None, ())
         self._last = {"use": "", "ready": ""}
 
     def uses(self, name: str) -> int:
         """The version by which a member says it goes, 0 if it is not known."""
         if name == self._me:
-            return self._mine()[0]
-        record = self._record(name)
+            return self._mine().used
+        record = self._known.record(name)
         return record.layout if record is not None else 0
 
     def has_synced(self, name: str) -> int:
         """The version for which a member says it holds what it ought to."""
         if name == self._me:
-            return self._mine()[1]
-        record = self._record(name)
+            return self._mine().synced
+        record = self._known.record(name)
         return record.synced if record is not None else 0
 
     def is_there(self, name: str) -> bool:
         """Whether a member is believed to run."""
-        record = self._record(name)
+        record = self._known.record(name)
         return name == self._me or (record is not None and record.running)
 
     def all_use(self, layout: Layout) -> bool:
@@ -53,13 +71,19 @@ class Followers:
 
     def all_ready(self, layout: Layout) -> bool:
         """Whether nothing keeps the next step of a change from being taken."""
-        return not self._any("ready", layout, lambda n: self._lack(layout, n) != "")
+        if self._any("ready", layout, lambda n: self._lack(layout, n) != ""):
+            return False
+        return not self._untaken(layout)
 
     def waits_for(self, layout: Layout) -> list[str]:
         """Why the next step of a change is not taken yet, in sentences."""
         if layout.stage == "steady":
             return []
-        return in_words(layout, [(name, self._lack(layout, name)) for name in layout.names()])
+        waits = in_words(layout, [(name, self._lack(layout, name)) for name in layout.names()])
+        missed = self._untaken(layout)
+        if missed:
+            waits.append(f"{' or '.join(missed)} must be there to take over what it will own.")
+        return waits
 
     def _is_behind(self, layout: Layout, name: str) -> bool:
         return self.is_there(name) and self.uses(name) < layout.version
@@ -67,6 +91,26 @@ class Followers:
     def _lack(self, layout: Layout, name: str) -> Lack:
         there, uses, synced = self.is_there(name), self.uses(name), self.has_synced(name)
         return lacking(layout, name, there=there, uses=uses, synced=synced)
+
+    def _untaken(self, layout: Layout) -> tuple[str, ...]:
+        """The coming owners of what none of them has taken over: one of them must be there."""
+        mine, classes = self._mine(), self._known.classes()
+        if layout.stage != "coming" or mine.beside is None:
+            return ()
+        names = layout.names()
+        synced = frozenset([n for n in names if self.has_synced(n) >= layout.version])
+        there = frozenset([n for n in names if self.is_there(n)])
+        case = (layout.version, classes, synced, there)
+        if self._untaken_of[0] != case:
+            missed = untaken(
+                mine.ring,
+                mine.beside,
+                classes,
+                there=there.__contains__,
+                synced=synced.__contains__,
+            )
+            self._untaken_of = case, missed
+        return self._untaken_of[1]
 
     def _any(self, what: str, layout: Layout, holds: Callable[[str], bool]) -> bool:
         last = self._last[what]

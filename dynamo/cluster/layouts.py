@@ -17,11 +17,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import deferLater
 
 from dynamo.cluster.ballots import BACKOFF_S, Ballots
-from dynamo.cluster.followers import Followers
+from dynamo.cluster.followers import Followers, Known, Standing
 from dynamo.core.agreement import Promise
 from dynamo.core.grace import Grace
 from dynamo.core.layout import NONE, Layout, with_member
-from dynamo.core.members import Member, Role
+from dynamo.core.members import Role
 from dynamo.core.ring import Member as Placed
 from dynamo.core.ring import Ring
 from dynamo.errors import DynamoError, NotReady
@@ -45,14 +45,11 @@ Make = Callable[[Layout], Layout | None]
 log = make_logger()
 
 
-class Around(Protocol):
+class Around(Known, Protocol):
     """What the layouts need to know of the members."""
 
     def replica(self, name: str) -> Replica:
         """A member's copies, this node's own for its own name."""
-
-    def record(self, name: str) -> Member | None:
-        """What gossip knows of another member."""
 
     def may_take_part(self) -> bool:
         """Whether this node knows who it is and has spoken with all that are there."""
@@ -62,9 +59,6 @@ class Around(Protocol):
 
     def joiners(self, layout: Layout) -> dict[Placed, bool]:
         """The others that join, and whether they may be asked for."""
-
-    def has_data(self) -> bool:
-        """Whether there may be anything to take back."""
 
     def describe(self, **changes: Any) -> None:
         """Tells by gossip."""
@@ -99,7 +93,7 @@ class Layouts:
         self._rng = rng
         self._clock = clock
         self._around = around
-        self.followers = Followers(me.name, around.record, self._standing)
+        self.followers = Followers(me.name, around, self._standing)
         self._ballots = Ballots(me.name, around.replica, clock)
         self._none = none
         self._birth = rng.getrandbits(48)
@@ -199,7 +193,7 @@ class Layouts:
         same = old.birth == layout.birth
         gains = (
             bool(old.version)
-            and self._around.has_data()
+            and bool(self._around.classes())
             and layout.in_ring(me)
             and layout.members != (old.members if same else ())
             and layout.members != self._synced_for
@@ -224,8 +218,9 @@ class Layouts:
             self.synced, self._synced_for = version, self.layout.beside
             self.poke()
 
-    def _standing(self) -> tuple[int, int]:
-        return (0 if self._book.identity.refilling else self.used), self.synced
+    def _standing(self) -> Standing:
+        used = 0 if self._book.identity.refilling else self.used
+        return Standing(used, self.synced, self.ring, self.beside)
 
     def uses(self, name: str) -> int:
         """The version by which a member says it goes, 0 if it is not known."""

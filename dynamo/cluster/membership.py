@@ -358,7 +358,7 @@ class Membership:
         ):
             # By now bucket states and the layout are known; where there is no bucket there is
             # nothing to take back, and a newcomer takes what it needs before it owns it.
-            lost = self.layout.knows(self.name) and self.has_data()
+            lost = self.layout.knows(self.name) and bool(self.classes())
             self._naming.draw(self.peers.hellos(), self.layout.names(), refill=lost)
 
     def _named(self) -> None:
@@ -373,8 +373,8 @@ class Membership:
     def may_take_part(self) -> bool:
         return self._began and not self._trouble and self._swim.joined
 
-    def has_data(self) -> bool:
-        return bool(self._buckets.states)
+    def classes(self) -> frozenset[int]:
+        return self._buckets.classes(self.ring.copies)
 
     def founders(self) -> Sequence[Placed]:
         return self.peers.founders(self.layouts.me)

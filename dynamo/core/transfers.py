@@ -5,10 +5,14 @@ owner that is there holds of it. The next reads will ask the new owners, so amon
 from must be one of any W that acknowledged a write: most of the owners do, as they do for a read
 (Gifford, "Weighted voting for replicated data", 1979). Owners that are taken out because they are
 gone for good are not counted: nobody can wait for them.
+
+The coming owners of a partition may all be away, most easily where there is one copy. Reads must
+not go over to those who know nothing, and the present owners must not drop what nobody has taken.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 
 import attrs
@@ -65,6 +69,27 @@ def gained(ring: Ring, coming: Ring, me: str, classes: Iterable[int]) -> list[tu
         if me in (new := coming.owners(partition, copies))
         and (me not in (old := ring.owners(partition, copies)) or len(new) < len(old))
     ]
+
+
+def untaken(
+    ring: Ring,
+    coming: Ring,
+    classes: Iterable[int],
+    *,
+    there: Callable[[str], bool],
+    synced: Callable[[str], bool],
+) -> tuple[str, ...]:
+    """The coming owners of a partition that none of them has taken over, () if there is none such.
+    `there(name)`: the member is not known to be gone; `synced(name)`: it has all it needs for the
+    coming ring. A partition whose present owners are all gone for good is not waited for."""
+    staying = {member.name for member in coming.members}
+    for partition, copies in itertools.product(range(ring.partitions), sorted(set(classes))):
+        old, new = ring.owners(partition, copies), coming.owners(partition, copies)
+        if set(new) == set(old) or any(synced(name) for name in new):
+            continue
+        if any(name in staying or there(name) for name in old):
+            return new
+    return ()
 
 
 def needs(

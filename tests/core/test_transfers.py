@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dynamo.core.exchanges import Pair
 from dynamo.core.ring import Member, Ring
-from dynamo.core.transfers import Needs, gained, needs
+from dynamo.core.transfers import Needs, gained, needs, untaken
 
 NAMES = ("n1", "n2", "n3", "n4", "n5", "n6")
 PARTITIONS = 8
@@ -107,3 +107,35 @@ def test_who_was_pulled_from_counts_though_it_is_gone(
 @given(rings, st.sampled_from(NAMES), some)
 def test_a_ring_that_does_not_change_needs_nothing(ring: Ring, me: str, there: set[str]) -> None:
     assert asked(ring, ring, me, there) == Needs((), {})
+
+
+@given(rings, rings, some, some)
+def test_reads_do_not_go_over_to_those_who_took_nothing(
+    ring: Ring, coming: Ring, there: set[str], synced: set[str]
+) -> None:
+    """Nothing is in the way just when each partition that changes hands is with one of its coming
+    owners, or was with nobody who could ever give it."""
+    missed = untaken(ring, coming, CLASSES, there=there.__contains__, synced=synced.__contains__)
+    staying = {member.name for member in coming.members}
+    stranded = {
+        coming.owners(partition, copies)
+        for partition in range(PARTITIONS)
+        for copies in CLASSES
+        if set(coming.owners(partition, copies)) != set(old := ring.owners(partition, copies))
+        and not set(coming.owners(partition, copies)) & synced
+        and set(old) & (there | staying)
+    }
+    assert (missed in stranded) if stranded else missed == ()
+
+
+def test_the_only_copy_is_waited_for_until_it_is_given_up() -> None:
+    ring, coming = ring_of({"n1", "n2", "n3"}), ring_of({"n1", "n3"})
+    there, synced = {"n1", "n2"}, {"n1"}
+
+    def missed(ring: Ring, coming: Ring, there: set[str], synced: set[str]) -> tuple[str, ...]:
+        return untaken(ring, coming, (1,), there=there.__contains__, synced=synced.__contains__)
+
+    assert missed(ring, coming, there, synced) == ("n3",), "n2 must not go with what n3 is to own"
+    assert missed(ring, coming, there, synced | {"n3"}) == ()
+    assert missed(ring, coming, {"n1"}, synced) == (), "what n2 had went with it"
+    assert missed(ring, ring_of({"n1"}), there, synced) == (), "n3 is given up as well"

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import heed_signals
+
 pytestmark = pytest.mark.live
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +56,7 @@ def start() -> Iterator[Start]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=heed_signals,
         )
         started.append(process)
         return process

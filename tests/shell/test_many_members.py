@@ -8,15 +8,17 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
+import attrs
 from twisted.internet.defer import Deferred, succeed
 
-from dynamo.cluster.followers import Followers
+from dynamo.cluster.followers import Followers, Standing
 from dynamo.cluster.naming import Naming
 from dynamo.cluster.peers import DOUBT_S, Peers
 from dynamo.core.agreement import Promise
 from dynamo.core.layout import Layout, without
-from dynamo.core.members import Member, Role
+from dynamo.core.members import Liveness, Member, Role
 from dynamo.core.ring import Member as Placed
+from dynamo.core.ring import Ring
 from dynamo.storage.committer import Committer
 from dynamo.storage.facts import Identity
 from dynamo.storage.memory_engine import MemoryEngine
@@ -144,20 +146,33 @@ def test_news_of_one_member_is_a_look_at_one() -> None:
         assert len(looked) < len(MANY) / 2
 
 
-def followers(records: dict[str, Member], asked: list[str]) -> Followers:
-    def look(name: str) -> Member | None:
-        asked.append(name)
-        return records.get(name)
+@attrs.define
+class Told:
+    """What is known of the others, and of whom it was asked for."""
 
-    return Followers("n1", look, lambda: (7, 7))
+    records: dict[str, Member]
+    asked: list[str] = attrs.field(factory=list)
+    copies: frozenset[int] = frozenset({3})
+
+    def record(self, name: str) -> Member | None:
+        self.asked.append(name)
+        return self.records.get(name)
+
+    def classes(self) -> frozenset[int]:
+        return self.copies
+
+
+def followers(told: Told, layout: Layout) -> Followers:
+    ring, beside = Ring(layout.members, 32, 3), Ring(layout.beside, 32, 3)
+    return Followers("n1", told, lambda: Standing(layout.version, layout.version, ring, beside))
 
 
 def test_a_member_that_keeps_the_others_waiting_is_looked_at_first() -> None:
     members = tuple(Placed(name) for name in sorted(MANY))
     layout = Layout(7, 1, members, (*members, Placed("n99")), True)
     records = {m.name: record(m.name, layout=7, synced=7) for m in layout.beside}
-    asked: list[str] = []
-    here = followers(records, asked)
+    told = Told(records)
+    here, asked = followers(told, layout), told.asked
     assert here.all_use(layout)
     assert here.all_ready(layout)
     records["n9"] = record("n9", layout=6, synced=6)
@@ -173,6 +188,22 @@ def test_a_member_that_keeps_the_others_waiting_is_looked_at_first() -> None:
     assert not here.all_ready(layout)
     records["n9"] = records["n8"] = record("n8", layout=7, synced=7)
     assert here.all_ready(layout)
+
+
+def test_a_change_waits_for_one_of_those_who_take_over_the_only_copy() -> None:
+    """Who is away is not waited for, but where none of the coming owners has taken it over."""
+    members = tuple(Placed(name) for name in ("n1", "n2", "n3", "n4"))
+    layout = Layout(7, 1, members, members[:3], True)
+    records = {m.name: record(m.name, layout=7, synced=7) for m in members}
+    records["n3"] = record("n3", layout=7, synced=6, liveness=Liveness.DEAD)
+    told = Told(records)
+    here = followers(told, layout)
+    assert here.all_ready(layout), "of three owners two have it"
+    told.copies = frozenset({1, 3})
+    assert not here.all_ready(layout)
+    assert here.waits_for(layout) == ["n3 must be there to take over what it will own."]
+    records["n3"] = record("n3", layout=7, synced=7, liveness=Liveness.DEAD)
+    assert here.all_ready(layout), "it had taken it over before it went"
 
 
 def test_actors_learnt_while_one_is_stored_are_stored_together() -> None:

@@ -26,6 +26,7 @@ from dynamo.sim.report import Report
 from dynamo.sim.run import Outcome
 from dynamo.sim.shrink import from_json
 from dynamo.sim.tally import Tally
+from tests.support.processes import heed_signals
 
 ROOT = Path(__file__).parents[2]
 SEED = 3
@@ -226,6 +227,7 @@ def test_ctrl_c_ends_it_with_what_there_is() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_signals,
         start_new_session=True,
     )
     deadline = time.perf_counter() + 60

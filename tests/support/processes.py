@@ -391,5 +391,13 @@ def gather(tasks: Iterable[Any]) -> Deferred[list[Any]]:
     return gatherResults([Deferred.fromCoroutine(task) for task in tasks], consumeErrors=True)
 
 
+def heed_signals() -> None:
+    """For `preexec_fn`: a process ignores what the one that started it did, as a run of the tests
+    in the background does interrupts and hang-ups."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def _die_with_parent() -> None:
+    heed_signals()
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
