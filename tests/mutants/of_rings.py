@@ -178,6 +178,18 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "only-copy-left-behind",
+        "Reads go over although none of the coming owners of some keys has taken them over.",
+        ("I16",),
+        (
+            Edit(
+                "dynamo.cluster.followers:Followers.all_ready",
+                "return not self._untaken(layout)",
+                "return True",
+            ),
+        ),
+    ),
+    Mutant(
         "half-is-most",
         "Half of the members decide on the next layout.",
         ("I16",),

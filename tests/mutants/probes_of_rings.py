@@ -13,6 +13,7 @@ from dynamo.core import agreement
 from dynamo.core.agreement import Promise, Proposal
 from dynamo.core.buckets import Bucket, Properties
 from dynamo.core.layout import Layout
+from dynamo.core.members import Liveness
 from dynamo.core.ring import Member
 from dynamo.core.sightings import Origin
 from dynamo.errors import DynamoError, QuorumNotMet
@@ -20,10 +21,12 @@ from dynamo.wire import messages
 from tests.mutants.probes import PROBES, probe
 from tests.shell.test_clearing import clear
 from tests.shell.test_layouts import removed_and_back
+from tests.shell.test_many_members import Told, followers
 from tests.shell.test_transfer import cluster_of, fill, owners_to_be, transfer
 from tests.support.cluster import TestCluster
 from tests.support.disk import record
 from tests.support.shells import Shell, World
+from tests.support.swim_machine import record as told_of
 
 __all__ = ["PROBES"]
 
@@ -170,6 +173,14 @@ def _() -> bool:
     Deferred.fromCoroutine(n1.view.layouts.adopt(later))
     world.run(0.5)
     return n1.book.layout == later and n1.identity.refilling
+
+
+@probe("only-copy-left-behind")
+def _() -> bool:
+    layout = Layout(7, 1, FOUR, FOUR[:3], True)
+    told = {m.name: told_of(m.name, layout=7, synced=7) for m in FOUR}
+    told["n3"] = told_of("n3", layout=7, synced=6, liveness=Liveness.DEAD)
+    return not followers(Told(told, copies=frozenset({1})), layout).all_ready(layout)
 
 
 @probe("half-is-most")

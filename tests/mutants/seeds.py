@@ -49,6 +49,7 @@ KNOWN: dict[str, tuple[int, ...]] = {
     "next-before-all-use-the-last": (8,),
     "no-read-repair": (),
     "odd-partitions-never-compared": (6,),
+    "only-copy-left-behind": (518, 566),
     "own-value-put-through": (),
     "owners-by-viewer": (1,),
     "owners-never-compared": (1,),
