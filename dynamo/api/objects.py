@@ -103,7 +103,7 @@ async def serve(
 async def _stream(
     request: Request, status: int, headers: Headers, pieces: AsyncIterator[bytes], size: int
 ) -> None:
-    left = size
+    left, dropped = size, False
     try:
         async for piece in pieces:
             if left == size:
@@ -116,9 +116,13 @@ async def _stream(
         if left == size:
             raise Replaced(error.digests) from error
         raise
+    except GeneratorExit:
+        # Nobody will go on with it, nor with what it waits for: an iterator amid that has no close.
+        dropped = True
+        raise
     finally:
         close: Any = getattr(pieces, "aclose", None)
-        if close is not None:
+        if close is not None and not dropped:
             await close()
     if left:
         raise QuorumNotMet("read", 0, 1, "the bytes found are not as many as were announced")

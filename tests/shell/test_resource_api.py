@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
+from dynamo.api import objects
 from dynamo.api.errors import PROBLEM_TYPE, STATUSES, status_of
 from dynamo.api.resource import ResourceFace
 from dynamo.api.site import Site, site
@@ -578,6 +581,19 @@ def test_a_stream_that_fails_before_its_first_byte_is_told(
     coordinator.fail_stream_after = 0
     assert problem(client.ask("GET", K)) == (503, "quorum_not_met")
     assert not client.wire.aborted
+
+
+def test_a_stream_may_be_dropped_while_it_waits_for_a_piece() -> None:
+    """As a process drops it that ends: nothing is left that could be awaited then."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        await Deferred()
+        yield b""
+
+    nobody: Any = None
+    stream = objects._stream(nobody, 200, [], pieces(), 10)
+    stream.send(None)
+    stream.close()
 
 
 def test_a_file_that_is_replaced_while_it_is_looked_at(
