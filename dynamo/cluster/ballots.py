@@ -35,20 +35,24 @@ class Ballots:
         not, or not as far as this node can tell."""
         names, needed = electors(base, value, self._name)
         ballot = next_ballot(self._name, [self._seen])
-        proposal = Proposal(base.version + 1, ballot, value, names, needed)
-        asked = Round(self, proposal, base)
-        prepare = agreeing.LayoutPrepare(proposal.version, ballot)
+        mine = Proposal(base.version + 1, ballot, value, names, needed)
+        asked = Round(self, mine, base)
         await asked.ask(
-            prepare, lambda n, r: proposal.promise(n, r.promise), lambda: proposal.heard
+            agreeing.LayoutPrepare(mine.version, ballot),
+            lambda name, reply: mine.promise(name, reply.promise, forgot=reply.forgot),
+            lambda: mine.heard,
         )
-        if asked.newer is None and proposal.heard:
-            accept = agreeing.LayoutAccept(ballot, proposal.choice)
-            await asked.ask(accept, lambda n, _: proposal.accept(n), lambda: proposal.decided)
+        if asked.newer is None and mine.heard:
+            await asked.ask(
+                agreeing.LayoutAccept(ballot, mine.choice),
+                lambda name, reply: mine.accept(name, forgot=reply.forgot),
+                lambda: mine.decided,
+            )
         self._seen = max(asked.seen, ballot)
         self.why = asked.why()
         if asked.newer is not None:
             return asked.newer
-        return proposal.choice if proposal.decided else None
+        return mine.choice if mine.decided else None
 
     def call(self, name: str, op: Op) -> Deferred[Reply]:
         """One question, which ends."""
@@ -114,6 +118,8 @@ class Round:
                 return
             self.newer = reply.layout
         if reply.yes:
+            if reply.forgot:
+                self._faults[name] = "may have forgotten a vote; its own counts if all members vote"
             said_yes(name, reply)
             return
         self.seen = max(self.seen, reply.promise.promised)

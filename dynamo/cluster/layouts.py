@@ -326,7 +326,7 @@ class Layouts:
             may = self._may_ask_now(layout)
             return (lambda base: self._place(base, layout.version)) if may else None
         if layout.stage == "steady" and not self._book.identity.refilling:
-            forgot = self._book.abstains > layout.version
+            forgot = self._book.forgot_until > layout.version
             return (lambda base: _renew(base, layout.version)) if forgot else None
         ready = layout.stage != "steady" and self.followers.all_ready(layout)
         if not ready or not self._is_my_turn():

@@ -40,9 +40,9 @@ class Rollback:
     """The watch over one start.
 
     `opened` is this node's disk as this process found it; `renew(sure)` makes the node sign as
-    somebody new, durably. If it is `sure` that the disk went back, the node also takes no part in
-    the agreements in which it may have forgotten a promise; were that for a doubt, all could have
-    it at once, and agree on nothing any more.
+    somebody new, durably. If it is `sure` that the disk went back, the node's vote in the agreement
+    in which it may have forgotten a promise also counts only with those of all; were that for a
+    doubt, all could have it at once, and agree on nothing while one is away.
     """
 
     def __init__(

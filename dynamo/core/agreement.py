@@ -4,11 +4,14 @@ Each version is decided once, by the members of the ring before it: Paxos (Lampo
 Simple", 2001), an instance a version. An acceptor promises and accepts on its disk before it says
 so. A proposer that finds another's value accepted carries that one through, and proposes its own
 for the version after. Most members have to be there to change the ring; nothing else needs them.
+
+A member whose disk was lost or put back may have forgotten what it said. It tells so with its vote,
+which then counts only if all vote: who remembers a decision is among them, if anybody does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 import attrs
 import msgspec
@@ -50,34 +53,43 @@ class Promise(msgspec.Struct, frozen=True, array_like=True):
 
 @attrs.define
 class Proposal:
-    """One ballot for one version. `electors` decide, `needed` of them."""
+    """One ballot for one version. `electors` decide: `needed` of those that have not `forgot` what
+    they may have said before, or all of them."""
 
     version: int
     ballot: Ballot
     value: Layout
     electors: frozenset[str]
     needed: int
+    heard: bool = False
+    """Whether enough have promised; from then on `choice` stands."""
     _promises: dict[str, Promise] = attrs.field(factory=dict)
     _accepts: set[str] = attrs.field(factory=set)
+    _forgot: set[str] = attrs.field(factory=set)
 
-    def promise(self, name: str, promise: Promise) -> None:
+    def promise(self, name: str, promise: Promise, *, forgot: bool = False) -> None:
         """An elector has promised."""
         if name in self.electors and not self.heard:
             self._promises[name] = promise
+            self._note(name, forgot)
+            self.heard = self._enough(self._promises.keys())
 
-    def accept(self, name: str) -> None:
+    def accept(self, name: str, *, forgot: bool = False) -> None:
         """An elector has accepted."""
         if name in self.electors:
             self._accepts.add(name)
-
-    @property
-    def heard(self) -> bool:
-        """Whether enough have promised; from then on `choice` stands."""
-        return len(self._promises) >= self.needed
+            self._note(name, forgot)
 
     @property
     def decided(self) -> bool:
-        return len(self._accepts) >= self.needed
+        return self._enough(self._accepts)
+
+    def _note(self, name: str, forgot: bool) -> None:
+        if forgot:
+            self._forgot.add(name)
+
+    def _enough(self, names: Set[str]) -> bool:
+        return names >= self.electors or len(names - self._forgot) >= self.needed
 
     @property
     def choice(self) -> Layout:

@@ -22,8 +22,8 @@ from dynamo.wire.codec import LAYOUT, PROMISE, ROW_FORMAT
 
 LAYOUT_ROW = b"layout"
 PROMISE_ROW = b"promise"
-ABSTAIN_ROW = b"abstain"
-"""The row of `meta` with the version up to which this node votes on nothing."""
+FORGOT_ROW = b"forgot"
+"""The row of `meta` with the version up to which this node may have voted and forgotten it."""
 OUT_ROW = b"out"
 """The row of `meta` that says that this node was in the ring and is not any more."""
 
@@ -31,22 +31,22 @@ OUT_ROW = b"out"
 @attrs.define
 class LayoutBook:
     """See the module. `out`: this data directory belonged to a member that left for good or was
-    removed, and may hold what was deleted since. `abstains`: the version up to which this node
-    votes on nothing, because it may have done so and forgotten."""
+    removed, and may hold what was deleted since. `forgot_until`: the version up to which this node
+    may have voted and forgotten it, so that its vote counts with those of all only."""
 
     engine: Engine
     committer: Committer
     identity: Identity
     layout: Layout = NONE
     out: bool = False
-    abstains: int = 0
+    forgot_until: int = 0
 
     def load(self) -> None:
         """Reads what the data directory holds. Raises `Corrupt`."""
         view = self.engine.view()
         self.layout = _layout(view)
         self.out = view.get("meta", OUT_ROW) is not None
-        self.abstains = _abstains(view)
+        self.forgot_until = _forgot(view)
 
     def adopt(
         self, layout: Layout, *, refill: bool = False, out: bool = False, forgot: bool = False
@@ -64,7 +64,7 @@ class LayoutBook:
             if out:
                 ledger.state(txn, OUT_ROW, ROW_FORMAT)
             if forgot:
-                _abstain(txn, layout.version + 1)
+                _note_forgot(txn, layout.version + 1)
             return True
 
         def take(news: bool) -> bool:
@@ -73,7 +73,7 @@ class LayoutBook:
                 self.identity.refilling = self.identity.refilling or refill
                 self.out = self.out or out
                 if forgot:
-                    self.abstains = max(self.abstains, layout.version + 1)
+                    self.forgot_until = max(self.forgot_until, layout.version + 1)
             return news
 
         def landed(outcome: Any) -> Any:
@@ -86,42 +86,41 @@ class LayoutBook:
         return told
 
     def forget(self) -> Deferred[None]:
-        """What was promised of the next layout is lost: this node does not vote on it."""
+        """What was promised of the next layout is lost."""
 
         def job(txn: Transaction) -> int:
-            _abstain(txn, _layout(txn).version + 1)
-            return _abstains(txn)
+            _note_forgot(txn, _layout(txn).version + 1)
+            return _forgot(txn)
 
         def take(version: int) -> None:
-            self.abstains = version
+            self.forgot_until = version
 
         return self.committer.submit(job, take)
 
     def vote(
         self, version: int, change: Callable[[Promise], Promise | None]
-    ) -> Deferred[tuple[Promise, bool]]:
-        """Changes what this node has said of a version; fires with that, and whether it did so.
-        `change` gives None to refuse. A version that is decided, or not the next, is refused, and
-        one that it may have voted on and forgotten."""
+    ) -> Deferred[tuple[Promise, bool, bool]]:
+        """Changes what this node has said of a version; fires with that, with whether it did so,
+        and with whether it may have said something else before and forgotten it. `change` gives
+        None to refuse. A version that is decided, or not the next, is refused."""
 
-        def job(txn: Transaction) -> tuple[Promise, bool]:
+        def job(txn: Transaction) -> tuple[Promise, bool, bool]:
             said = ledger.fact(txn, PROMISE_ROW)
             was = (PROMISE.decode(said) if said is not None else Promise()).about(version)
-            mine = version == _layout(txn).version + 1 and version > _abstains(txn)
-            new = change(was) if mine else None
+            new = change(was) if version == _layout(txn).version + 1 else None
             if new is not None:
                 ledger.state(txn, PROMISE_ROW, PROMISE.encode(new))
-            return new or was, new is not None
+            return new or was, new is not None, version <= _forgot(txn)
 
         return self.committer.submit(job)
 
 
-def _abstain(txn: Transaction, version: int) -> None:
-    ledger.state(txn, ABSTAIN_ROW, max(version, _abstains(txn)).to_bytes(8))
+def _note_forgot(txn: Transaction, version: int) -> None:
+    ledger.state(txn, FORGOT_ROW, max(version, _forgot(txn)).to_bytes(8))
 
 
-def _abstains(view: View) -> int:
-    return int.from_bytes(ledger.fact(view, ABSTAIN_ROW) or b"")
+def _forgot(view: View) -> int:
+    return int.from_bytes(ledger.fact(view, FORGOT_ROW) or b"")
 
 
 def _layout(view: View) -> Layout:

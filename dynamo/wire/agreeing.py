@@ -33,18 +33,20 @@ class LayoutLearn(Op, frozen=True, array_like=True, tag=43):
 
 class LayoutReply(Reply, frozen=True, array_like=True, tag=40):
     """The layout here, and what this node has said of the next; `yes`: it did as asked. With a
-    `yes` the layout is told by version and birth alone."""
+    `yes` the layout is told by version and birth alone. `forgot`: it may have said more, and lost
+    that with its disk."""
 
     layout: Layout
     promise: Promise = Promise()
     yes: bool = True
+    forgot: bool = False
 
 
-def vote(layout: Layout, promise: Promise, yes: bool) -> LayoutReply:
+def vote(layout: Layout, promise: Promise, yes: bool, forgot: bool) -> LayoutReply:
     """What an elector answers. Who asked it knows the layout that a `yes` comes from, and the value
     that it was asked to accept: of many electors each would send them back."""
     if not yes or layout.version >= promise.version:
-        return LayoutReply(layout, promise, yes)
+        return LayoutReply(layout, promise, yes, forgot)
     if promise.accepted == promise.promised:
         promise = Promise(promise.version, promise.promised, promise.accepted)
-    return LayoutReply(Layout(layout.version, layout.birth), promise)
+    return LayoutReply(Layout(layout.version, layout.birth), promise, forgot=forgot)

@@ -7,7 +7,7 @@ seen from outside, by who accepted what, whether or not any proposer lives to he
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from random import Random
 
 import attrs
@@ -69,7 +69,7 @@ class Message:
     op: str
     ballot: Ballot
     value: Layout | None = None
-    answer: tuple[Promise, bool] | None = None
+    answer: tuple[Promise, bool, bool] | None = None
 
 
 class Congress:
@@ -87,8 +87,11 @@ class Congress:
         self.wires: list[Message] = []
         self.attempts = self.restarts = 0
         self.accepted: dict[tuple[Ballot, str], set[str]] = {}
+        self.counted: dict[tuple[Ballot, str], set[str]] = {}
         self.values: dict[str, Layout] = {}
         self.told: list[Layout] = []
+        self.forgetful: set[str] = set()
+        self.earlier: dict[str, list[Promise]] = {name: [Promise()] for name in self.names}
 
     # What proposers do.
 
@@ -115,6 +118,11 @@ class Congress:
         self.restarts += 1
         proposer.value = joined_by(self.base, f"{proposer.name}-{self.restarts}")
 
+    def put_back(self, acceptor: str) -> None:
+        """Its disk is back at what it was at some time before, and it knows that."""
+        self.disks[acceptor] = self.rng.choice(self.earlier[acceptor])
+        self.forgetful.add(acceptor)
+
     # What messages do.
 
     def deliver(self, message: Message) -> None:
@@ -134,14 +142,17 @@ class Congress:
                 self._note(message.acceptor, message.ballot, message.value)
         if new is not None:
             self.disks[message.acceptor] = new
-        answer = (new or was, new is not None)
+            self.earlier[message.acceptor].append(new)
+        answer = (new or was, new is not None, message.acceptor in self.forgetful)
         self.wires.append(attrs.evolve(message, value=None, answer=answer))
 
     def _note(self, acceptor: str, ballot: Ballot, value: Layout) -> None:
         self.values[repr(value)] = value
         self.accepted.setdefault((ballot, repr(value)), set()).add(acceptor)
+        if acceptor not in self.forgetful:
+            self.counted.setdefault((ballot, repr(value)), set()).add(acceptor)
 
-    def _heard(self, message: Message, promise: Promise, yes: bool) -> None:
+    def _heard(self, message: Message, promise: Promise, yes: bool, forgot: bool) -> None:
         proposer = self.proposers[message.proposer]
         proposal = proposer.proposal
         if proposal is None or proposer.attempt != message.attempt:
@@ -149,28 +160,33 @@ class Congress:
         if not yes:
             proposer.seen = max(proposer.seen, promise.promised)
         elif message.op == "prepare":
-            proposal.promise(message.acceptor, promise)
+            proposal.promise(message.acceptor, promise, forgot=forgot)
             if proposal.heard and proposer.asking == "prepare":
                 proposer.asking = "accept"
                 self._ask(proposer, proposal.choice)
         else:
-            proposal.accept(message.acceptor)
+            proposal.accept(message.acceptor, forgot=forgot)
             if proposal.decided:
                 self.told.append(proposal.choice)
 
     # What comes of it.
 
     def chosen(self) -> list[Layout]:
-        """Each value that most members accepted in one ballot, at any time."""
-        most = len(self.names) // 2 + 1
-        texts = {text for (_, text), who in self.accepted.items() if len(who) >= most}
+        """Each value that most members accepted in one ballot, at any time, or all with those that
+        had forgotten something."""
+        most, everybody = len(self.names) // 2 + 1, set(self.names)
+        texts = {text for (_, text), who in self.counted.items() if len(who) >= most}
+        texts |= {text for (_, text), who in self.accepted.items() if who == everybody}
         return [self.values[text] for text in sorted(texts)]
 
-    def turmoil(self, steps: int) -> None:
-        """Ballots, crashes, and messages in any order, lost, or delivered twice."""
+    def turmoil(self, steps: int, putting_back: Sequence[str] = ()) -> None:
+        """Ballots, crashes, and messages in any order, lost, or delivered twice; and disks of some
+        acceptors that are put back."""
         for _ in range(steps):
             dice = self.rng.random()
-            if dice < 0.12:
+            if putting_back and dice < 0.04:
+                self.put_back(self.rng.choice(putting_back))
+            elif dice < 0.12:
                 self.begin(self.proposers[self.rng.choice(sorted(self.proposers))])
             elif dice < 0.2:
                 self.crash(self.proposers[self.rng.choice(sorted(self.proposers))])
@@ -195,6 +211,16 @@ class Congress:
 def test_never_two_values_for_one_version(seed: int, members: int, proposers: int) -> None:
     """Whoever is told that a value was decided is told the one there is."""
     Congress(Random(seed), members, proposers).turmoil(150)
+
+
+@properties
+@given(seeds, st.integers(1, 5), st.integers(1, 4))
+def test_never_two_values_though_less_than_half_forget(
+    seed: int, members: int, proposers: int
+) -> None:
+    """Not even where all vote, those that forgot included."""
+    congress = Congress(Random(seed), members, proposers)
+    congress.turmoil(150, congress.names[: (members - 1) // 2])
 
 
 def test_the_turmoil_decides_at_all() -> None:
@@ -235,6 +261,37 @@ def test_a_lone_proposer_with_most_members_gets_a_decision(
     assert world.told
     assert world.told[0] in [lone.value, *accepted]
     assert not before or world.told[0] == before[0]
+
+
+@given(seeds, st.integers(1, 5), st.integers(0, 5))
+def test_where_most_have_forgotten_all_have_to_vote(seed: int, members: int, missing: int) -> None:
+    """Or a cluster whose disks were all put back could never change its ring again."""
+    world = Congress(Random(seed), members, 1)
+    for name in world.names[: members // 2 + 1]:
+        world.put_back(name)
+    there = world.names[: max(0, members - missing)]
+    world.begin(world.proposers["p0"])
+    while world.wires:
+        message = world.wires.pop(world.rng.randrange(len(world.wires)))
+        if message.acceptor in there:
+            world.deliver(message)
+    assert bool(world.told) is (not missing)
+
+
+def test_who_forgets_amid_a_ballot_does_not_change_what_was_chosen() -> None:
+    """A promise that comes late is no part of the choice."""
+    base, names = layout_of("abc"), frozenset("abc")
+    mine, theirs = joined_by(base, "d"), joined_by(base, "e")
+    proposal = Proposal(base.version + 1, (2, "a"), mine, names, 2)
+    for name in "ab":
+        proposal.promise(name, Promise(base.version + 1))
+    proposal.accept("a")
+    proposal.accept("b", forgot=True)
+    proposal.promise("c", Promise(base.version + 1, (1, "c"), (1, "c"), theirs))
+    assert proposal.choice == mine
+    assert not proposal.decided
+    proposal.accept("c")
+    assert proposal.decided
 
 
 def test_a_proposer_that_forgot_its_ballot_does_not_use_it_again() -> None:

@@ -265,7 +265,7 @@ def test_a_ballot_that_was_promised_to_nobody_keeps_nobody_up() -> None:
 # Forgetful.
 
 
-def test_a_node_that_is_refilled_has_no_vote() -> None:
+def test_the_vote_of_a_node_that_is_refilled_counts_with_those_of_all() -> None:
     """What it had promised is lost with its disk. Nor does it claim to use a layout."""
     world = World(10)
     n1, n2, n3 = world.form("n1", "n2", "n3")
@@ -284,19 +284,21 @@ def test_a_node_that_is_refilled_has_no_vote() -> None:
     n2.kill()
     dead(world, "n2", for_=n1)
     before = n1.view.layout
-    with pytest.raises(NotReady, match="n3: takes no part now"):
+    with pytest.raises(
+        NotReady, match="n3: may have forgotten a vote; its own counts if all members vote"
+    ):
         ask(world, changes(n1).remove("n2"))
     said: list[agreeing.LayoutReply] = []
     for op in (
         agreeing.LayoutPrepare(before.version + 1, (99, "n1")),
-        agreeing.LayoutAccept((99, "n1"), before),
+        agreeing.LayoutAccept((99, "n1"), before.renew()),
     ):
         n3.answer(op).addCallback(said.append)
     world.run(0.1)
-    assert [reply.yes for reply in said] == [False, False]
+    assert [(reply.yes, reply.forgot) for reply in said] == [(True, True), (True, True)]
     n3.refills = True
     world.run(1)
-    with pytest.raises(NotReady, match="n3: takes no part now"):
+    with pytest.raises(NotReady, match=r"too few did: .* n3: "):
         ask(world, changes(n1).remove("n2"))
     n2 = world.start("n2", "n1")
     world.until(lambda: n1.view.layout.version > before.version, "the others have voted")
@@ -305,6 +307,31 @@ def test_a_node_that_is_refilled_has_no_vote() -> None:
     dead(world, "n2", for_=n1)
     ask(world, changes(n1).remove("n2"))
     settle(world, "n1", "n3")
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_where_most_forgot_they_agree_when_all_are_there(together: bool) -> None:
+    """Each disk of a cluster was put back to a copy of it, and these were made one by one."""
+    world = World(13)
+    n1, n2, n3 = world.form("n1", "n2", "n3")
+    settle(world)
+    before = n1.view.layout
+    for shell in (n1, n2):
+        shell.book.forget()
+    if not together:
+        n3.kill()
+        dead(world, "n3", for_=n1)
+        world.run(10)
+        assert n1.view.layout == before
+        with pytest.raises(NotReady, match="counts if all members vote"):
+            ask(world, changes(n1).remove("n3"))
+        n3 = world.start("n3", "n1")
+    world.until(lambda: n1.view.layout.version > before.version, "they have voted")
+    settle(world)
+    n3.kill()
+    dead(world, "n3", for_=n1)
+    ask(world, changes(n1).remove("n3"))
+    settle(world, "n1", "n2")
 
 
 def test_a_change_waits_for_a_node_that_is_refilled() -> None:

@@ -246,13 +246,13 @@ def test_a_yes_does_not_carry_what_the_proposer_has() -> None:
     members = tuple(Placed(name) for name in MANY)
     layout, value = Layout(3, 5, members), Layout(4, 5, members, members[1:], True)
     mine, theirs = (2, "n1"), (1, "n2")
-    promised = agreeing.vote(layout, Promise(4, mine, theirs, value), True)
+    promised = agreeing.vote(layout, Promise(4, mine, theirs, value), True, False)
     assert promised.layout == Layout(3, 5)
     assert promised.promise.value == value
-    accepted = agreeing.vote(layout, Promise(4, mine, mine, value), True)
+    accepted = agreeing.vote(layout, Promise(4, mine, mine, value), True, False)
     assert accepted.yes
     assert (accepted.layout, accepted.promise.value) == (Layout(3, 5), None)
-    refused = agreeing.vote(layout, Promise(4, mine), False)
+    refused = agreeing.vote(layout, Promise(4, mine), False, False)
     assert refused.layout == layout
-    overtaken = agreeing.vote(value, Promise(4, mine), True)
+    overtaken = agreeing.vote(value, Promise(4, mine), True, False)
     assert overtaken.layout == value

@@ -150,14 +150,14 @@ def test_votes_outlive_the_process() -> None:
     """What was promised and accepted is known after a restart, and kept to."""
     disk = Disk()
     book = disk.open()
-    said, yes = now(book.vote(1, lambda p: p.prepare((4, "n2"))))
+    said, yes, _ = now(book.vote(1, lambda p: p.prepare((4, "n2"))))
     assert (said, yes) == (Promise(1, (4, "n2")), True)
     book = disk.open()
-    said, yes = now(book.vote(1, lambda p: p.prepare((3, "n1"))))
+    said, yes, _ = now(book.vote(1, lambda p: p.prepare((3, "n1"))))
     assert (said, yes) == (Promise(1, (4, "n2")), False)
     assert now(book.vote(1, lambda p: p.accept((3, "n1"), LAYOUT)))[1] is False
     assert now(book.vote(1, lambda p: p.accept((4, "n2"), LAYOUT)))[1] is True
-    said, yes = now(disk.open().vote(1, lambda p: p.prepare((5, "n1"))))
+    said, yes, _ = now(disk.open().vote(1, lambda p: p.prepare((5, "n1"))))
     assert (said, yes) == (Promise(1, (5, "n1"), (4, "n2"), LAYOUT), True)
 
 
@@ -172,7 +172,7 @@ def test_votes_are_on_the_next_version_only(present: int, version: int) -> None:
         asked.append(promise)
         return promise.prepare((1, "n1"))
 
-    said, yes = now(book.vote(version, change))
+    said, yes, _ = now(book.vote(version, change))
     assert yes is (version == present + 1)
     assert len(asked) == (1 if yes else 0)
     assert said.version == version
@@ -184,7 +184,7 @@ def test_what_was_said_of_a_version_is_void_for_the_next() -> None:
     book = disk.open()
     now(book.vote(1, lambda p: p.accept((9, "n2"), LAYOUT)))
     now(book.adopt(LAYOUT))
-    said, yes = now(disk.open().vote(2, lambda p: p.prepare((1, "n1"))))
+    said, yes, _ = now(disk.open().vote(2, lambda p: p.prepare((1, "n1"))))
     assert (said, yes) == (Promise(2, (1, "n1")), True)
 
 
