@@ -14,6 +14,12 @@ from dynamo.core.members import Member
 from dynamo.core.ring import Ring
 from dynamo.core.steps import Lack, in_words, lacking
 from dynamo.core.transfers import untaken
+from dynamo.log import make_logger
+
+PATIENCE_S = 5.0
+"""A change that has waited for the same for so long, looked at now and then, is told in the log."""
+
+log = make_logger()
 
 
 class Standing(NamedTuple):
@@ -44,6 +50,8 @@ class Followers:
         self._known = known
         self._mine = mine
         self._untaken_of: tuple[object, tuple[str, ...]] = (None, ())
+        self._looked: tuple[int, float] = (0, 0.0)
+        self._why = self._told = ""
         self._last = {"use": "", "ready": ""}
 
     def uses(self, name: str) -> int:
@@ -84,6 +92,18 @@ class Followers:
         if missed:
             waits.append(f"{' or '.join(missed)} must be there to take over what it will own.")
         return waits
+
+    def tell(self, layout: Layout, now: float) -> None:
+        """To be called now and then, at a time in seconds: logs why a change does not go on."""
+        if self._looked[0] != layout.version:
+            self._looked, self._why, self._told = (layout.version, now), "", ""
+        if now < self._looked[1] + PATIENCE_S:
+            return
+        self._looked = (layout.version, now)
+        before, self._why = self._why, " ".join(self.waits_for(layout))
+        if self._why and self._why == before != self._told:
+            self._told = before
+            log.info("The ring does not change yet: {why}", why=before)
 
     def _is_behind(self, layout: Layout, name: str) -> bool:
         return self.is_there(name) and self.uses(name) < layout.version

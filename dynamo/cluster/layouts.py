@@ -293,6 +293,7 @@ class Layouts:
         self._poked = False
         self._timer = self._clock.callLater(TICK_S, self._tick)
         self.say()
+        self.followers.tell(self.layout, self._clock.seconds())
         make = None if self._busy or not self._around.may_take_part() else self._wanted()
         if make is not None:
             self._busy = True

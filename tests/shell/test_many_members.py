@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from dynamo.cluster.followers import Followers, Standing
 from dynamo.cluster.naming import Naming
@@ -204,6 +205,29 @@ def test_a_change_waits_for_one_of_those_who_take_over_the_only_copy() -> None:
     assert here.waits_for(layout) == ["n3 must be there to take over what it will own."]
     records["n3"] = record("n3", layout=7, synced=7, liveness=Liveness.DEAD)
     assert here.all_ready(layout), "it had taken it over before it went"
+
+
+def test_why_a_change_does_not_go_on_is_logged_once_if_it_lasts() -> None:
+    members = tuple(Placed(name) for name in ("n1", "n2", "n3"))
+    layout = Layout(7, 1, members[:2], members, True)
+    records = {m.name: record(m.name, layout=7, synced=6) for m in members}
+    here, heard = followers(Told(records), layout), list[LogEvent]()
+
+    def lines(until_s: int) -> list[str]:
+        heard.clear()
+        globalLogPublisher.addObserver(heard.append)
+        for tick in range(2 * (until_s - 20), 2 * until_s):
+            here.tell(layout, tick / 2)
+        globalLogPublisher.removeObserver(heard.append)
+        return [formatEvent(event) for event in heard]
+
+    taking = "Still taking over what they will own, or passing on what they keep"
+    assert lines(20) == [f"The ring does not change yet: {taking}: n2, n3."]
+    assert lines(40) == []
+    records["n2"] = record("n2", layout=7, synced=7)
+    assert lines(60) == [f"The ring does not change yet: {taking}: n3."]
+    records["n3"] = record("n3", layout=7, synced=7)
+    assert lines(80) == []
 
 
 def test_actors_learnt_while_one_is_stored_are_stored_together() -> None:
