@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from types import MappingProxyType
 from typing import Any
 
@@ -264,6 +264,11 @@ class Drive:
     def chunks_durable(self) -> Mapping[bytes, bytes]:
         """The chunks a power cut now would leave if it kept nothing unsynced."""
         return MappingProxyType(self._shelves.durable)
+
+    @property
+    def chunks_flipped(self) -> Set[bytes]:
+        """The chunks of which a bit has flipped since they were last written, here still or not."""
+        return self._shelves.flipped
 
     def durable(self) -> Picture:
         """What a power cut now would leave if it kept nothing unsynced."""

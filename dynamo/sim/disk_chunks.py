@@ -48,7 +48,8 @@ class Shelves:
     """The directories of chunks. `live` is what a process sees, `durable` what a power cut leaves
     at the worst; `unsynced` are the changes between the two, in order, by directory. `temps` are
     the unfinished files, and whether they are whole. `changes` counts every change there was;
-    `placed` says when a name last got its bytes.
+    `placed` says when a name last got its bytes; `flipped` are the names whose bytes have changed
+    by themselves since.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
@@ -57,6 +58,7 @@ class Shelves:
         self.unsynced: dict[int, list[Change]] = {}
         self.temps: dict[str, bool] = {}
         self.placed: dict[bytes, float] = {}
+        self.flipped: set[bytes] = set()
         self.bytes_used = 0
         self._seconds = seconds
         self.changes = 0
@@ -71,6 +73,7 @@ class Shelves:
         if data is not None:
             self.live[digest] = data
             self.placed[digest] = now
+            self.flipped.discard(digest)
         self.bytes_used += len(data or b"") - len(old)
         self.changes += 1
         change = Change(self.changes, now, digest, data)
@@ -120,6 +123,7 @@ class Shelves:
         """Changes bytes where they lie, behind everybody's back."""
         old = self.live[digest]
         self.live[digest] = data
+        self.flipped.add(digest)
         self.bytes_used += len(data) - len(old)
         if self.durable.get(digest) == old:
             self.durable[digest] = data

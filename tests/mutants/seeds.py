@@ -60,7 +60,7 @@ KNOWN: dict[str, tuple[int, ...]] = {
     "r-minus-one": (1,),
     "reads-by-the-coming-ring": (1,),
     "reaped-without-those-away": (5,),
-    "record-without-chunks": (),
+    "record-without-chunks": (3,),
     "refill-counts-too-early": (21,),
     "refutation-ignored": (1,),
     "removed-member-serves": (3,),

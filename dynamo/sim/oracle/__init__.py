@@ -65,7 +65,8 @@ INVARIANTS: dict[str, Description] = {
     "I5": Description("A dot (actor, counter) of a key never names two writes, on any disk, ever."),
     "I6": Description(
         "At rest the owners of a key hold equal records, nobody keeps copies or hints for others, "
-        "and every chunk that a record names is there."
+        "and every chunk that a record names is there. At each commit every chunk is durable that "
+        "a row comes to name with it."
     ),
     "I7": Description(
         "A record on a disk only grows: the next one knows all that the last one knew; and what "
@@ -118,6 +119,7 @@ class Oracle:
         self.rings = RingChecks(world, self.live)
         self.registry.adopted, self.registry.cleared = self.rings.adopted, self.rings.cleared
         self.registry.owners, self.registry.away = self.rings.owners, self._away
+        self.registry.stored.drive = lambda name: world.hosts[name].drive
         self.live.owners = self.rings.all_owners
         self.live.by_all_rings, self.live.serves = self.rings.by_all_rings, self._serves
         history.watcher = self.live

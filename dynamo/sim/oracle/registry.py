@@ -18,6 +18,7 @@ from dynamo.sim.oracle.arrivals import Arrivals, Dot
 from dynamo.sim.oracle.losses import Losses
 from dynamo.sim.oracle.mirrors import Located, Mirror, covers, describe, dots_of, knows
 from dynamo.sim.oracle.noted import Noted
+from dynamo.sim.oracle.stored import Stored
 from dynamo.sim.schedule import START_S
 from dynamo.sim.tally import Tally
 from dynamo.storage import broken, hints, rows
@@ -44,6 +45,7 @@ class Registry:
         self.losses = Losses(history, self.mirrors)
         self.arrivals = Arrivals()
         self.noted = Noted(self)
+        self.stored = Stored(self.told, self.held, self.broken)
         self.owners: Callable[[bytes], tuple[str, ...]] = lambda row: ()
         """The owners of a row."""
         self.adopted: Callable[[str, Layout], None] = lambda name, layout: None
@@ -179,6 +181,7 @@ class Registry:
                     mirror.rotten.pop(row, None)
                 record = kept[row] = found.record
                 self._register(name, row, old, record, table == "records")
+                self.stored.committed(name, table, row, old, record)
                 self._look_for_hidden(name, row, old, record)
                 if found.was is None or covers(record.context, old.context):
                     self._grew(name, table, row, old, record)
