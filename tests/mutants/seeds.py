@@ -81,7 +81,7 @@ KNOWN: dict[str, tuple[int, ...]] = {
     "synced-before-pulling": (1,),
     "timers-leak": (1,),
     "tombstone-forgotten": (1,),
-    "tree-blind-to-context": (),
+    "tree-blind-to-context": (1,),
     "tree-out-of-step": (1,),
     "tree-skips-leaves": (1,),
     "w-minus-one": (1,),

@@ -7,7 +7,7 @@
     oracle.settle()                                           # all nodes up, no fault left
 
 It knows what clients sent and got (`dynamo.sim.history`) and what each commit put on each drive
-(`registry`); it asks the nodes nothing but what a client may ask, and the ring.
+(`registry`); it asks the nodes nothing but what a client may ask, the ring, and their trees.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from dynamo.sim.oracle.registry import Registry
 from dynamo.sim.oracle.rest import RestChecks
 from dynamo.sim.oracle.returned import ReturnChecks
 from dynamo.sim.oracle.rings import RingChecks
+from dynamo.sim.oracle.trees import TreeChecks
 from dynamo.sim.schedule import START_S
 from dynamo.sim.tally import Tally
 from dynamo.sim.workload import APART_KEYS
@@ -66,7 +67,8 @@ INVARIANTS: dict[str, Description] = {
     "I6": Description(
         "At rest the owners of a key hold equal records, nobody keeps copies or hints for others, "
         "and every chunk that a record names is there. At each commit every chunk is durable that "
-        "a row comes to name with it."
+        "a row comes to name with it; and no trees say at any time that records are equal which "
+        "are not."
     ),
     "I7": Description(
         "A record on a disk only grows: the next one knows all that the last one knew; and what "
@@ -117,6 +119,7 @@ class Oracle:
             history, self.registry, tally, self._now, self._calm_since, len(world.names)
         )
         self.rings = RingChecks(world, self.live)
+        self._trees = TreeChecks(self.rings)
         self.registry.adopted, self.registry.cleared = self.rings.adopted, self.rings.cleared
         self.registry.owners, self.registry.away = self.rings.owners, self._away
         self.registry.stored.drive = lambda name: world.hosts[name].drive
@@ -297,6 +300,7 @@ class Oracle:
 
     def _look(self) -> None:
         self.rings.look()
+        self._trees.look()
         if self._rest is None or not self._whole():
             self.live.whole_since = None
         elif self.live.whole_since is None:

@@ -29,8 +29,8 @@ Changes = Mapping[str, Mapping[bytes, tuple[bytes | None, bytes | None]]]
 
 
 class Registry:
-    """All drives. `versions` by dot, `dots` by the id of the write, `dirty`: rows that changed
-    since somebody cleared it."""
+    """All drives. `versions` by dot, `dots` by the id of the write, `dirty` and `touched`: rows
+    that changed since somebody cleared it."""
 
     def __init__(self, history: History, tally: Tally, now: Callable[[], float]) -> None:
         self._history = history
@@ -42,6 +42,7 @@ class Registry:
         self.dots: dict[str, set[Dot]] = {}
         self.buckets: dict[str, dict[int, Bucket]] = {}
         self.dirty: dict[bytes, None] = {}
+        self.touched: dict[bytes, None] = {}
         self.losses = Losses(history, self.mirrors)
         self.arrivals = Arrivals()
         self.noted = Noted(self)
@@ -166,7 +167,7 @@ class Registry:
             for row, (_, new) in changes.get(table, {}).items():
                 if new == b"":
                     continue  # a marker of long keys
-                self.dirty[row] = None
+                self.dirty[row] = self.touched[row] = None
                 old = kept.get(row, EMPTY)
                 for digest in sorted(old.chunk_digests()):
                     mirror.unnamed[digest] = self.now()
@@ -321,7 +322,7 @@ class Registry:
 
     def gone_with(self, row: bytes, old: Record) -> None:
         """A drive is gone for good, with this record."""
-        self.dirty[row] = None
+        self.dirty[row] = self.touched[row] = None
         self.losses.note_lost(row, old, EMPTY)
 
     # Disks that lost what was durable.
@@ -352,7 +353,7 @@ class Registry:
         for row in dict.fromkeys((*now.records, *now.held)):
             self.losses.note_put_back(name, row, old.known(row), before.known(row))
         for row in dict.fromkeys((*old.records, *old.held)):
-            self.dirty[row] = None
+            self.dirty[row] = self.touched[row] = None
             self.losses.note_lost(row, old.known(row), before.known(row))
 
     # Words.

@@ -95,7 +95,9 @@ class RingChecks:
                 self._departed(gone)
         if layout.stage == "steady" or not before.version:
             rows = (row for mirror in self._registry.mirrors.values() for row in mirror.records)
-            self._registry.dirty.update(dict.fromkeys(rows))
+            all_rows = dict.fromkeys(rows)
+            self._registry.dirty.update(all_rows)
+            self._registry.touched.update(all_rows)
 
     def look(self) -> None:
         """Notes who is away while a ring is coming; to be called now and then."""
