@@ -184,8 +184,10 @@ def hints_alone(seed: int) -> bool:
 def settings(seed: int) -> dict[str, dict[str, Any]]:
     """The nodes' configuration, which varies a little from seed to seed."""
     rng = Random(f"{seed}:settings")
+    partitions = rng.choice((64, 64, 64, 16))
+    partitions = situations.PARTITIONS.get(situations.situation(seed, changes(seed)), partitions)
     return {
-        "cluster": {"partitions": rng.choice((64, 64, 64, 16))},
+        "cluster": {"partitions": partitions},
         # Not "wan": the oracle gives a mended cluster less time than that takes to notice.
         "gossip": {"profile": rng.choice(("lan", "lan", "lan", "local"))},
         "limits": {"request_timeout": 5.0, "shutdown_grace": 5.0},

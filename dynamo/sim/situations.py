@@ -8,11 +8,13 @@ the faults that the seed draws otherwise.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from random import Random
 
 import attrs
 
+from dynamo.core.ring import Member, Ring
 from dynamo.sim.fault_rings import STAYING_MIN
 from dynamo.sim.plan import Fault, Operation
 from dynamo.sim.workload import KNOWN, SMALL
@@ -21,19 +23,30 @@ RETURNING_SHARE = 0.25
 """Of the runs whose ring does not change."""
 SHARES = {"absent": 0.3, "follower": 0.1, "rivals": 0.1}
 """Of the runs whose ring changes."""
+STAGED_SHARES = {"orphans": 0.03, "stalled": 0.03}
+"""Of the runs whose ring changes, in place of what they have else."""
+PARTITIONS = {"orphans": 16}
+"""Of the ring, where a situation needs few: then not everyone has a part in each change."""
 
 SITUATIONS = {
     "absent": "A member is away from before the ring changes until after.",
     "follower": "A member that clients write through is slow to follow a change of the ring.",
     "rivals": "Two changes of the ring are asked for in one moment, by members that hardly hear "
     "each other or not at all.",
+    "orphans": "Others keep what a member missed that goes for good, and are away then.",
+    "stalled": "A member whose disk stands still writes, or asks for a change of the ring, as "
+    "others ask for one.",
     "returning": "A member is cut off again and again, also while it is told what it missed.",
 }
 
 ALL = ("plain", "strict", "wide", "fast", "single")
 LAST_S = 34.0
 """A member is away for the last time so long before the end, at least."""
-KEYS = 8
+KEYS, MANY_KEYS = 8, 40
+ZONE, COPIES = "z1", 3
+"""Where each node is by its configuration, and for how many copies it has a ring laid."""
+AGREEING_MIN = 5
+"""Of so many members most are left when two of them are away."""
 
 
 def situation(seed: int, changes: bool) -> str:
@@ -41,7 +54,10 @@ def situation(seed: int, changes: bool) -> str:
     rng = Random(f"{seed}:situation")
     if not changes:
         return "returning" if rng.random() < RETURNING_SHARE else ""
-    return rng.choices(("", *SHARES), (1.0 - sum(SHARES.values()), *SHARES.values()))[0]
+    # With dice of their own, and few, so that the other seeds keep what they had.
+    shares, dice = STAGED_SHARES, Random(f"{seed}:chosen scenes")
+    staged = dice.choices(("", *shares), (1.0 - sum(shares.values()), *shares.values()))[0]
+    return staged or rng.choices(("", *SHARES), (1.0 - sum(SHARES.values()), *SHARES.values()))[0]
 
 
 @attrs.frozen
@@ -73,6 +89,8 @@ def draw(
         "absent": stage.absent,
         "follower": stage.follower,
         "rivals": stage.rivals,
+        "orphans": stage.orphans,
+        "stalled": stage.stalled,
         "returning": stage.returning,
     }
     scenes[what]()
@@ -153,6 +171,72 @@ class _Stage:
             at += rng.uniform(22.0, 28.0)
             self._round += 1
 
+    def orphans(self) -> None:
+        """Of some keys only one that does not own them has what was written. It has to tell those
+        that will own them before the one it keeps it for goes, or when it is back after that."""
+        rng, at = self._rng, self._rng.uniform(2.0, 4.0)
+        # The more there are, the likelier one of them has no part in another's going.
+        self._change(at, self._inside, ("join",) if self._outside else ())
+        at += 8.0
+        while at + 24.0 < self._seconds and len(self._inside) > STAYING_MIN + 1:
+            gone, keeper = rng.choice(self._unconcerned() or [tuple(rng.sample(self._inside, 2))])
+            rest = [name for name in self._inside if name not in (gone, keeper)]
+            if self._links or not self._round % 2:
+                # It takes it a while to be sure that nobody else is there.
+                self._fault(at, "partition", (keeper,), rng.uniform(18.0, 20.0))
+                self._writes(at + 9.0, 8.0, 70, [keeper], ("single", "fast", "plain"), MANY_KEYS)
+                self._change(at + 4.0, [gone], ("leave",))
+            else:
+                self._fault(at, "partition", (gone,), 8.0)
+                self._writes(at + 2.0, 5.0, 60, [*rest, keeper], ("single",), MANY_KEYS)
+                self._writes(at + 2.0, 5.0, 12, [gone], ("plain", "fast"))
+                self._fault(at + 7.0, "remove", (gone,), 28.0, rng.uniform(0.0, 0.59))
+                self._inside = [name for name in self._inside if name != gone]
+            self._writes(at + 9.5, 8.0, 12, rest, ("single", "fast"), MANY_KEYS)
+            self._reads(at + 20.0, 5.0, 10, [*rest, keeper])
+            at += rng.uniform(26.0, 28.0)
+            self._round += 1
+
+    def _unconcerned(self) -> list[tuple[str, ...]]:
+        """Pairs of members: when the first goes, the second neither takes over nor gives away keys
+        with one copy, so that nobody waits for it."""
+        now = self._firsts(self._inside)
+        found: list[tuple[str, ...]] = []
+        for gone in self._inside:
+            then = self._firsts([name for name in self._inside if name != gone])
+            changes = [pair for pair in zip(now, then, strict=True) if pair[0] != pair[1]]
+            busy = {gone, *itertools.chain.from_iterable(changes)}
+            found += [(gone, name) for name in self._inside if name not in busy]
+        return found
+
+    def _firsts(self, names: Sequence[str]) -> list[str]:
+        """The first owner of each partition where these are the members."""
+        partitions = PARTITIONS["orphans"]
+        ring = Ring([Member(name, ZONE) for name in names], partitions, COPIES)
+        return [ring.ranking(partition)[0] for partition in range(partitions)]
+
+    def stalled(self) -> None:
+        """What it asks for is decided, and nobody hears of it but by asking those who decided; what
+        it writes goes by the ring it knows, and leaves it late."""
+        rng, at = self._rng, self._rng.uniform(2.0, 6.0)
+        while at + 20.0 < self._seconds and len(self._inside) > STAYING_MIN:
+            who, other = rng.sample(self._inside, 2)
+            self._fault(at, "disk_stalled", (who,), rng.uniform(3.0, 4.5))
+            if self._round % 2:
+                # Both think better of it at once.
+                self._fault(at - 0.4, "leave", (who,), 8.0, 0.1 * rng.random())
+                self._fault(at + rng.uniform(0.0, 1.0), "leave", (other,), 8.0, 0.1 * rng.random())
+            else:
+                self._change(at - 0.4, [other], ("leave",))
+                self._outside.append(other)
+            rest = [name for name in self._inside if name != who]
+            self._writes(at + 0.3, 2.5, 40, [who], keys=MANY_KEYS)
+            self._writes(at, 6.0, 6, rest)
+            if len(self._inside) < AGREEING_MIN:
+                self._change(at + 9.0, rest, ("join",))
+            at += rng.uniform(17.0, 20.0)
+            self._round += 1
+
     def returning(self) -> None:
         rng, at = self._rng, self._rng.uniform(2.0, 6.0)
         count = rng.choice((1, 1, 2)) if len(self._inside) > 3 else 1
@@ -225,11 +309,12 @@ class _Stage:
         count: int,
         entries: Sequence[str],
         buckets: Sequence[str] = ALL,
+        keys: int = KEYS,
     ) -> None:
         """Keys that are made, replaced and deleted by those who have seen them."""
         rng = self._rng
         for _ in range(count):
-            key = f"{KNOWN}{self._round}scene{rng.randrange(KEYS)}"
+            key = f"{KNOWN}{self._round}scene{rng.randrange(keys)}"
             kind = rng.choice(("create", "create", "update", "delete"))
             self._do(at + rng.uniform(0.0, span), kind, rng.choice(entries), buckets, key)
 

@@ -7,6 +7,14 @@ from tests.mutants.patch import Edit, Mutant
 LAYOUTS = "dynamo.cluster.layouts:Layouts"
 TRANSFER = "dynamo.background.transfer:Transfer"
 
+SPEAKING = Edit(
+    "dynamo.background.handoff:Handoff.step",
+    "if self._is_gone(self.view.name):",
+    "if False:",
+)
+"""A member that is in no ring any more hands over its hints. Alone it is no fault, for the others
+refuse them; nor is it one alone that they would take them."""
+
 MUTANTS = (
     Mutant(
         "cleared-without-looking",
@@ -131,26 +139,29 @@ MUTANTS = (
     ),
     Mutant(
         "stale-sender-accepted",
-        "A node does what one asks that goes by a layout of long ago.",
-        ("I9", "I3"),
+        "A removed member hands over its hints, and others take them, though it goes by a layout "
+        "of long ago.",
+        ("I16", "I3"),
         (
             Edit(
                 "dynamo.api.peer:PeerFace._why_not",
                 "if not compatible(mine, theirs, floor) and not kinds.isdisjoint(BY_RING):",
                 "if False:",
             ),
+            SPEAKING,
         ),
     ),
     Mutant(
         "removed-member-speaks",
         "A removed member that is back goes by the layout without it, and hands over its hints.",
-        ("I9", "I3"),
+        ("I16", "I3"),
         (
             Edit(
                 f"{LAYOUTS}.say",
                 "if not self._book.out and self.used",
                 "if self.used",
             ),
+            SPEAKING,
         ),
     ),
     Mutant(

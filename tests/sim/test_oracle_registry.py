@@ -216,6 +216,25 @@ def test_a_hint_goes_when_its_target_knows_what_was_to_be_told() -> None:
         assert drives.broken() == told, case
 
 
+def test_a_hint_for_one_in_no_ring_goes_when_the_owners_know_or_are_to_be_told() -> None:
+    for case, told in (("knows", []), ("hint", []), ("lacks", ["I7"]), ("lost", [])):
+        drives = Drives()
+        drives.registry.owners = lambda row: ("n1", "n2")
+        record = put(Record(), drives.write("w1"))
+        drives.keep("n1", record)
+        drives.registry.watch("n3")
+        hint = drives.note("n1", "n3")
+        drives.registry.mirrors.pop("n3")
+        if case == "knows":
+            drives.keep("n2", record)
+        if case == "hint":
+            drives.note("n1", "n2")
+        if case == "lost":
+            drives.registry.losses.lost[drives.row()] = [dict(record.context)]
+        drives.commit("n1", "hints", hint, b"?", None)
+        assert drives.broken() == told, case
+
+
 def test_a_copy_that_was_delivered_may_be_begun_anew_in_the_commit_that_drops_it() -> None:
     """Then nothing shows that it went but that its target has it."""
     for delivered, told in ((True, []), (False, ["I7"])):

@@ -264,6 +264,23 @@ def test_what_is_kept_for_those_who_are_away_is_passed_on() -> None:
     assert run.broken() == ["I16"]
 
 
+def test_who_is_cut_off_excuses_nobody_but_itself() -> None:
+    """It holds all others to be away. Two that do not see a third say more than one."""
+    for case, told in (("cut off", {"I16"}), ("one is not seen", set())):
+        run = moved("n1", "n2", "n3")
+        run.rings.moving.before = 2000.0
+        if case == "cut off":
+            run.up.discard("n1")
+            run.views["n1"].is_healthy = lambda other: other == "n1"
+        else:
+            for name in ("n1", "n2"):
+                run.views[name].is_healthy = lambda other: other != "n4"
+        run.rings.look()
+        before = len(run.broken())
+        run.adopt(GOING, "n2")
+        assert set(run.broken()[before:]) == told, case
+
+
 def test_a_strict_write_has_its_owners_by_the_ring_there_is_whoever_did_it() -> None:
     run = Changing()
     made = Bucket("strict").create(1, 1, Properties())

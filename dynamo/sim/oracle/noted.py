@@ -71,10 +71,23 @@ class Noted:
         self._notes[name, hint] = Note(row, target, context, now)
 
     def _dropped(self, name: str, note: Note) -> None:
-        """I7: the target has what it was to be told, if it still has a part in it."""
+        """I7: the target has what it was to be told, if it still has a part in it; if it is in no
+        ring any more, those have it who own the key now."""
         registry = self.registry
         theirs = registry.mirrors.get(note.target)
-        if theirs is None or note.target not in registry.owners(note.row):
+        if theirs is None:
+            lacking = self._lacking(note.row, note.context)
+            if lacking:
+                registry.broken(
+                    "I7",
+                    f"{name} dropped its hint for {note.target}, which is in no ring, of "
+                    f"{registry.told(note.row)}: {lacking} does not know all of {note.context}, "
+                    "and is not to be told",
+                )
+            else:
+                registry.held("I7")
+            return
+        if note.target not in registry.owners(note.row):
             return
         if covers(theirs.known(note.row).context, note.context):
             registry.held("I7")
@@ -101,15 +114,24 @@ class Noted:
         """I7: a copy for a member in no ring goes when each owner has it, or a hint waits for
         it."""
         registry = self.registry
+        lacking = self._lacking(row, old.context)
+        if not lacking:
+            registry.held("I7")
+            return
+        registry.broken(
+            "I7",
+            f"{name} dropped the copy of {registry.told(row)} it kept for {target}, which is in no "
+            f"ring: {describe(old)}, and {lacking} neither has it nor is to be told",
+        )
+
+    def _lacking(self, row: bytes, context: Context) -> str:
+        """An owner that does not know all of this and for whom no hint waits; "" if none."""
+        registry = self.registry
+        if registry.losses.was_lost(row, context):
+            return ""
         for owner in registry.owners(row):
             mirror = registry.mirrors.get(owner)
-            known = mirror is not None and covers(mirror.known(row).context, old.context)
-            lost = registry.losses.was_lost(row, old.context)
-            if not known and not registry.hinted(row, owner) and not lost:
-                registry.broken(
-                    "I7",
-                    f"{name} dropped the copy of {registry.told(row)} it kept for {target}, which "
-                    f"is in no ring: {describe(old)}, and {owner} neither has it nor is to be told",
-                )
-                return
-        registry.held("I7")
+            known = mirror is not None and covers(mirror.known(row).context, context)
+            if not known and not registry.hinted(row, owner):
+                return owner
+        return ""

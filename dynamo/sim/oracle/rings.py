@@ -8,13 +8,14 @@ when it went, without having been there to hand it over, is let pass as gone wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
 
 from dynamo.core.layout import NONE, Layout
 from dynamo.core.record import EMPTY, Record
 from dynamo.core.ring import Member, Ring
+from dynamo.ports import ClusterView
 from dynamo.sim.history import Write
 from dynamo.sim.oracle import rules
 from dynamo.sim.oracle.live import LiveChecks, name, terms
@@ -107,10 +108,11 @@ class RingChecks:
 
     def _look_at(self, layout: Layout) -> None:
         views = [h.node.view for h in self.world.hosts.values() if h.node is not None]
+        # Who is cut off holds all others to be away; that says nothing of them.
+        views = [view for view in views if _is_seen(view.name, views)]
         for member in layout.names():
-            known = [view for view in views if view.name != member]
             there = self.world.hosts[member].node is not None
-            if not there or not all(v.is_healthy(member) or v.is_doubtful(member) for v in known):
+            if not there or not all(_sees(v, member) for v in views if v.name != member):
                 self._unseen.add(member)
 
     def rings(self) -> list[Ring]:
@@ -336,3 +338,13 @@ class RingChecks:
 
     def _broken(self, text: str) -> None:
         self.live.tally.broken("I16", self.live.now(), text)
+
+
+def _is_seen(name: str, views: Sequence[ClusterView]) -> bool:
+    """Whether at least half of the others believe that a member may be there."""
+    others = [view for view in views if view.name != name]
+    return 2 * sum(_sees(view, name) for view in others) >= len(others)
+
+
+def _sees(view: ClusterView, name: str) -> bool:
+    return view.is_healthy(name) or view.is_doubtful(name)
