@@ -35,6 +35,7 @@ SIZES = (5, 5, 5, 5, 5, 5, 3, 4, 7)
 OPERATIONS = 300
 HINTS_ALONE_SHARE = 0.2
 CHANGES_SHARE = 0.5
+READS_MEND_SHARE = 0.5
 REBORN_SHARE = 0.15
 MEMBERS_MAX, HOSTS_MAX = 5, 7
 """Where the ring changes: how many members found it at most, and how many machines there are."""
@@ -181,6 +182,12 @@ def hints_alone(seed: int) -> bool:
     return Random(f"{seed}:repair").random() < HINTS_ALONE_SHARE
 
 
+def reads_mend(seed: int) -> bool:
+    """Whether reads are to mend what differs in the end: not everywhere, for they hide it then."""
+    share = Random(f"{seed}:reads mend").random()
+    return share < READS_MEND_SHARE and not hints_alone(seed)
+
+
 def settings(seed: int) -> dict[str, dict[str, Any]]:
     """The nodes' configuration, which varies a little from seed to seed."""
     rng = Random(f"{seed}:settings")
@@ -237,6 +244,7 @@ class _Run:
         self._tally = tally
         self._history = History()
         self._oracle = Oracle(world, self._history, tally)
+        self._oracle.reads_mend = reads_mend(plan.seed)
         self._notes = Notes(world, tally, self._history.watcher)
         self._history.watcher = self._notes
         self._clients = self._oracle.clients = Clients(world, plan, self._history)

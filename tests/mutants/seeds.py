@@ -47,7 +47,7 @@ KNOWN: dict[str, tuple[int, ...]] = {
     "merge-forgets-context": (1,),
     "merge-ignores-context": (1,),
     "next-before-all-use-the-last": (8,),
-    "no-read-repair": (),
+    "no-read-repair": (21,),
     "odd-partitions-never-compared": (6,),
     "only-copy-left-behind": (518, 566),
     "own-value-put-through": (46,),

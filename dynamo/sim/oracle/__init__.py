@@ -24,6 +24,7 @@ from dynamo.sim.history import History
 from dynamo.sim.oracle.listed import ListingChecks
 from dynamo.sim.oracle.live import LiveChecks
 from dynamo.sim.oracle.registry import Registry
+from dynamo.sim.oracle.repaired import RepairChecks
 from dynamo.sim.oracle.rest import RestChecks
 from dynamo.sim.oracle.returned import ReturnChecks
 from dynamo.sim.oracle.rings import RingChecks
@@ -67,8 +68,8 @@ INVARIANTS: dict[str, Description] = {
     "I6": Description(
         "At rest the owners of a key hold equal records, nobody keeps copies or hints for others, "
         "and every chunk that a record names is there. At each commit every chunk is durable that "
-        "a row comes to name with it; and no trees say at any time that records are equal which "
-        "are not."
+        "a row comes to name with it; no trees say at any time that records are equal which "
+        "are not; and owners that answer a read are equal soon after it."
     ),
     "I7": Description(
         "A record on a disk only grows: the next one knows all that the last one knew; and what "
@@ -109,7 +110,7 @@ INVARIANTS: dict[str, Description] = {
 
 class Oracle:
     """See the module. `excused` counts what was let pass because no system could have kept it, or
-    because of a known limit, by reason."""
+    because of a known limit, by reason. `reads_mend`: whether it is tried that reads mend."""
 
     def __init__(self, world: World, history: History, tally: Tally) -> None:
         self.world = world
@@ -128,6 +129,7 @@ class Oracle:
         history.watcher = self.live
         self.live.whole, self.live.well = self._whole, self._well
         self._rest: RestChecks | None = None
+        self.reads_mend = True
         self._apart = 0.0
         self._unequal: dict[bytes, None] = {}
         world.schedule.callLater(LOOK_S, self._look)
@@ -250,11 +252,17 @@ class Oracle:
         called when every node has seen every other and was asked what it shows; `rot` in the end:
         what it damages has to be whole again though nobody reads it."""
         assert self._rest is not None
-        rest = self._rest
+        rest, repair = self._rest, RepairChecks(self._rest)
+        if self.reads_mend:
+            repair.pause()
         self._wait(self._whole, SOON_S, WHOLE_S)
         if self._whole() and not self.rings.why_not_steady():
             ReturnChecks(rest, ListingChecks(rest)).readable(self._unequal_now())
         release()
+        if self.reads_mend:
+            if self._whole() and not self.rings.why_not_steady():
+                repair.mended(self._unequal_now())
+            repair.resume()
         self._wait(self.settled, STEP_S)
         rest.apart = self._apart
         if not self._whole():
