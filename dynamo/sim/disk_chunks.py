@@ -157,6 +157,7 @@ class SimChunks:
         # As in `FileChunks`: an earlier run may have died before it synced a directory.
         self._named = dict.fromkeys(range(256), 1)
         self._synced = dict.fromkeys(range(256), 0)
+        self._new: dict[bytes, int] = {}
         self._stopped: Deferred[None] | None = None
 
     def write(self, digest: bytes, data: bytes) -> Deferred[None]:
@@ -170,7 +171,7 @@ class SimChunks:
 
     def has(self, digest: bytes) -> bool:
         self._check_alive()
-        return digest in self._shelves.live
+        return digest in self._shelves.live and digest not in self._new
 
     def delete(self, digest: bytes) -> None:
         self._check_alive()
@@ -224,6 +225,7 @@ class SimChunks:
         self._used += len(data) - len(self._shelves.live.get(digest, b""))
         self._shelves.set(digest, data)
         self._named[digest[0]] += 1
+        self._new[digest] = self._named[digest[0]]
 
     def _sync(self, shelf: int) -> Call:
         """Ends when every name given before the call is durable."""
@@ -233,6 +235,7 @@ class SimChunks:
             yield self._process.pace.draw()
             self._shelves.sync(shelf, last)
             self._synced[shelf] = max(self._synced[shelf], wanted)
+            self._new = {d: n for d, n in self._new.items() if n > self._synced[d[0]]}
 
     def _read(self, digest: bytes) -> Call:
         yield self._process.pace.draw()

@@ -61,7 +61,7 @@ class Chunks(Protocol):
         """The digests of the chunks that are there and whose first byte is `first`, in order."""
 
     def has(self, digest: bytes) -> bool:
-        """Whether the chunk is there (not whether it is whole)."""
+        """Whether the chunk is there, and would be after a power cut (not whether it is whole)."""
 
     def delete(self, digest: bytes) -> None:
         """Removes the chunk; nothing happens if it is not there."""
@@ -142,6 +142,7 @@ class _Shelf:
 
     `named` counts renames into it and `synced` how many of them the last fsync covers, so that
     writers who meet here share one. It starts unsynced: an earlier run may have died in between.
+    `new` has the names that the fsync may not have covered yet, each with its count.
     """
 
     def __init__(self, path: str) -> None:
@@ -149,7 +150,18 @@ class _Shelf:
         self.naming = threading.Lock()
         self._syncing = threading.Lock()
         self.named = 1
+        self.new: dict[bytes, int] = {}
         self._synced = 0
+
+    def rename(self, temp: str, path: str, digest: bytes) -> None:
+        """Gives a chunk its name here; `naming` is held."""
+        self.new[digest] = self.named + 1  # before anybody can see it
+        try:
+            os.rename(temp, path)
+        except BaseException:
+            del self.new[digest]
+            raise
+        self.named += 1
 
     def sync(self) -> None:
         """Returns when every name given before the call is durable."""
@@ -160,6 +172,8 @@ class _Shelf:
             covered = self.named
             sync_directory(self.path)
             self._synced = covered
+            with self.naming:
+                self.new = {name: count for name, count in self.new.items() if count > covered}
 
 
 class FileChunks:
@@ -195,7 +209,8 @@ class FileChunks:
         return self._run(partial(self._names, first))
 
     def has(self, digest: bytes) -> bool:
-        return os.path.exists(self._path(digest))
+        # Asked first whether it exists: a new name is in `new` before it is seen.
+        return os.path.exists(self._path(digest)) and digest not in self._shelves[digest[0]].new
 
     def delete(self, digest: bytes) -> None:
         path = self._path(digest)
@@ -234,20 +249,20 @@ class FileChunks:
         try:
             if not _holds(path, data):
                 self._check_room(len(data))
-                self._place(shelf, path, data)
+                self._place(shelf, digest, data)
             shelf.sync()
         except OSError as error:
             raise _write_fault(error) from error
 
-    def _place(self, shelf: _Shelf, path: str, data: bytes) -> None:
+    def _place(self, shelf: _Shelf, digest: bytes, data: bytes) -> None:
         """Puts the bytes under their name, whole or not at all."""
+        path = self._path(digest)
         temp = os.path.join(self._temp, f"{os.path.basename(path)}.{next(self._numbers)}")
         try:
             write_durably(temp, data)
             with shelf.naming:
                 replaced = _size(path) or 0
-                os.rename(temp, path)
-                shelf.named += 1
+                shelf.rename(temp, path, digest)
                 self._count(len(data) - replaced)
         except BaseException:
             if os.path.exists(temp):

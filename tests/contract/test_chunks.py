@@ -15,12 +15,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from dynamo.errors import Corrupt, MissingChunks, StorageFault, StorageFull
-from dynamo.sim.disk_chunks import Shelves
+from dynamo.sim.disk_chunks import Shelves, SimChunks
 from dynamo.storage import chunks as chunks_module
 from dynamo.storage import files as files_module
 from dynamo.storage.chunks import Chunks, FileChunks, MemoryChunks, digest_of
 from dynamo.storage.threads import run_here
-from tests.support.sim_disk import WaitingChunks
+from tests.support.sim_disk import WaitingChunks, step
 
 Damage = Callable[[bytes, bytes], None]
 
@@ -93,6 +93,42 @@ def test_what_is_written_is_read(fixture: Fixture, data: bytes) -> None:
     for chunks in (fixture.chunks, fixture.open()):
         assert result(chunks.read(digest)) == data
         assert chunks.has(digest)
+
+
+def test_a_chunk_counts_as_there_when_a_power_cut_would_leave_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not between its renaming and the sync of its directory: a record that names it, of somebody
+    else who has the same bytes, would outlive it. Nor if that sync fails."""
+    chunks, digest = FileChunks(tmp_path / "chunks", run_here), digest_of(WHOLE)
+    sync, seen, broken = chunks_module.sync_directory, list[tuple[bool, bool]](), True
+
+    def look(path: str) -> None:
+        seen.append((file_of(tmp_path / "chunks", digest).exists(), chunks.has(digest)))
+        if broken:
+            raise OSError(errno.EIO, "The disk is ill")
+        sync(path)
+
+    monkeypatch.setattr(chunks_module, "sync_directory", look)
+    with pytest.raises(StorageFault):
+        result(chunks.write(digest, WHOLE))
+    assert not chunks.has(digest)
+    broken = False
+    result(chunks.write(digest, WHOLE))
+    assert seen == [(True, False), (True, False)]
+    assert chunks.has(digest)
+    assert FileChunks(tmp_path / "chunks", run_here).has(digest)
+
+
+def test_a_simulated_chunk_counts_as_there_when_a_power_cut_would_leave_it() -> None:
+    clock = Clock()
+    shelves, digest = Shelves(clock.seconds), digest_of(WHOLE)
+    chunks = WaitingChunks(shelves, clock)
+    done, seen = SimChunks.write(chunks, digest, WHOLE), set[tuple[bool, bool, bool]]()
+    while not done.called:
+        seen.add((digest in shelves.live, digest in shelves.durable, chunks.has(digest)))
+        step(clock)
+    assert seen == {(False, False, False), (True, False, False), (True, True, True)}
 
 
 def test_an_absent_chunk_is_missing(fixture: Fixture) -> None:
@@ -359,10 +395,10 @@ def test_files_many_threads(tmp_path: Path) -> None:
     chunks = FileChunks(tmp_path, run_here)
 
     def work(seed: int) -> None:
-        for step in range(60):
-            data = blobs[(seed + step) % 4]
+        for turn in range(60):
+            data = blobs[(seed + turn) % 4]
             digest = digest_of(data)
-            if (seed + step) % 3 == 0:
+            if (seed + turn) % 3 == 0:
                 chunks.delete(digest)
             result(chunks.write(digest, data))
             with suppress(MissingChunks):
