@@ -235,6 +235,18 @@ def test_a_hint_for_one_in_no_ring_goes_when_the_owners_know_or_are_to_be_told()
         assert drives.broken() == told, case
 
 
+def test_what_was_noted_on_a_disk_that_left_is_not_there_any_more() -> None:
+    """Who joins anew under its name has an empty one; what others noted for it stays."""
+    drives = Drives()
+    drives.keep("n1", put(Record(), drives.write("w1")))
+    drives.keep("n2", drives.registry.mirrors["n1"].records[drives.row()])
+    drives.note("n1", "n2")
+    drives.note("n2", "n1")
+    assert [keeper for keeper, _ in drives.registry.noted.before(1e9)] == ["n1", "n2"]
+    drives.registry.noted.left("n1")
+    assert [keeper for keeper, _ in drives.registry.noted.before(1e9)] == ["n2"]
+
+
 def test_a_copy_that_was_delivered_may_be_begun_anew_in_the_commit_that_drops_it() -> None:
     """Then nothing shows that it went but that its target has it."""
     for delivered, told in ((True, []), (False, ["I7"])):

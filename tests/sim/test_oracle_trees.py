@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from dynamo.core.merkle import fingerprint
 from dynamo.core.record import Record
 from dynamo.sim.oracle.trees import AGAIN_S, TreeChecks
-from dynamo.storage import places
+from dynamo.storage import places, rows
+from dynamo.storage.memory_engine import MemoryView, Table
 from dynamo.storage.places import Placed
 from dynamo.storage.trees import Trees
 from tests.sim.test_oracle_registry import MADE
@@ -22,12 +24,13 @@ class Compared(Changing):
     def __init__(self) -> None:
         super().__init__()
         self.adopt(STEADY)
+        self.rotten: set[str] = set()
         self.trees = {name: Trees(16, lambda incarnation: 3) for name in self.names}
         for name, host in self.world.hosts.items():
             self.trees[name]._begun, self.trees[name]._cursor = True, None
             host.node.trees = self.trees[name]
             host.machine = SimpleNamespace(paused=False, burden=0.0)
-            host.drive = SimpleNamespace(stalled=False, slow=1.0)
+            host.drive = SimpleNamespace(stalled=False, slow=1.0, written=partial(self.disk, name))
             host.starts = 1
         self.checks = TreeChecks(self.rings)
 
@@ -36,6 +39,12 @@ class Compared(Changing):
         where = places.place(MADE.incarnation, b"k")
         number = fingerprint(where, record)
         self.trees[at].apply([(where, Placed(MADE.incarnation, b"k", number), number)])
+
+    def disk(self, name: str) -> MemoryView:
+        """Of which rows are damaged; of those that are not nothing is said."""
+        row = rows.row(MADE.incarnation, b"k")
+        data = b"not what was stored" if name in self.rotten else None
+        return MemoryView({"records": Table({row: data} if data else {})})
 
     def look(self) -> list[str]:
         """What is broken after one more look."""
@@ -88,7 +97,9 @@ def test_trees_may_call_equal_what_is() -> None:
     assert run.tally.exercised["I6"] == 0
 
 
-@pytest.mark.parametrize("why", ["paused", "slow", "stalled", "uncounted", "damaged", "behind"])
+@pytest.mark.parametrize(
+    "why", ["paused", "slow", "stalled", "uncounted", "damaged", "rotten", "behind"]
+)
 def test_of_who_is_not_at_work_nothing_is_said(why: str) -> None:
     """Until it is: then it is looked at twice from there on."""
     run = Compared()
@@ -101,6 +112,8 @@ def test_of_who_is_not_at_work_nothing_is_said(why: str) -> None:
         run.trees["n1"]._cursor = b""
     if why == "damaged":
         run.live.damaged["n1"] = 1
+    if why == "rotten":
+        run.rotten.add("n1")
     if why == "behind":
         run.views["n1"].layout = None
     run.keep("n3", Record({"n1": 2}), table="held")
@@ -108,6 +121,7 @@ def test_of_who_is_not_at_work_nothing_is_said(why: str) -> None:
     host.machine.paused, host.machine.burden, host.drive.stalled = False, 0.0, False
     run.trees["n1"]._cursor, host.starts = None, 2
     run.views["n1"].layout = layout
+    run.rotten.clear()
     before = len(run.broken())
     assert len(run.look()) == before
     assert len(run.look()) > before

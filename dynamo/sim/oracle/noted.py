@@ -55,6 +55,11 @@ class Noted:
         kept = {p: n for p, n in self._notes.items() if drive not in (p[0], n.target)}
         self._notes = kept
 
+    def left(self, drive: str) -> None:
+        """This node has no part in the ring any more, and comes back with an empty disk if at all:
+        what was noted on the one it had is not there then."""
+        self._notes = {place: note for place, note in self._notes.items() if place[0] != drive}
+
     def before(self, at: float) -> list[tuple[str, Note]]:
         """All that were noted no later than that, with whose drive they are on."""
         return [(place[0], note) for place, note in self._notes.items() if note.at <= at]

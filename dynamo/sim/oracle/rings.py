@@ -272,6 +272,7 @@ class RingChecks:
         self.live.departed[gone] = world.schedule.now
         world.trace.add("sim", f"{gone} has no part in the ring any more")
         mirror = registry.mirrors.pop(gone)
+        registry.noted.left(gone)
         rows = dict.fromkeys((*mirror.records, *mirror.held))
         if excused:
             for row in rows:

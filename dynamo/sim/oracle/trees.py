@@ -19,6 +19,8 @@ import attrs
 from dynamo.core.record import EMPTY, Record
 from dynamo.core.ring import position
 from dynamo.sim.oracle.mirrors import Located, describe
+from dynamo.storage import broken
+from dynamo.storage.owned import RECORDS
 
 if TYPE_CHECKING:
     from dynamo.sim.oracle.rings import RingChecks
@@ -78,7 +80,8 @@ class TreeChecks:
             mine, theirs = records
             if found is None or (row, one, other) in self._told or mine.same_versions(theirs):
                 continue
-            if one not in at_work or other not in at_work:
+            damaged = self._is_damaged(one, row) or self._is_damaged(other, row)
+            if damaged or one not in at_work or other not in at_work:
                 registry.touched[row] = None
                 continue
             pair = (row, one, other)
@@ -86,6 +89,12 @@ class TreeChecks:
             was = before.get(pair)
             if was is not None and was[0] is mine and was[1] is theirs:
                 self._compare(pair, found, at_work)
+
+    def _is_damaged(self, name: str, row: bytes) -> bool:
+        """Whether the row is not what was stored, be it found or not: until it is mended the tree
+        goes by what it was. A disk that was put back may be so from the start."""
+        data = self.rings.world.hosts[name].drive.written().get(RECORDS, row) or b""
+        return data != b"" and broken.decode(RECORDS, row, data).was is not None
 
     def _compare(self, pair: Pair, found: Located, at_work: dict[str, Trees]) -> None:
         row, one, other = pair
