@@ -77,6 +77,12 @@ class Followers:
         """Whether all members that are there go by it."""
         return not self._any("use", layout, lambda n: self._is_behind(layout, n))
 
+    def late(self, layout: Layout) -> list[str]:
+        """Those that are there and go by an earlier one: by the next they would be refused. Of one
+        that is being refilled it is not known by which it goes; it reads as the others do."""
+        names = layout.names() if not self.all_use(layout) else ()
+        return [name for name in names if self._is_behind(layout, name) and self.uses(name)]
+
     def all_ready(self, layout: Layout) -> bool:
         """Whether nothing keeps the next step of a change from being taken."""
         if self._any("ready", layout, lambda n: self._lack(layout, n) != ""):

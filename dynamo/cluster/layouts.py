@@ -238,7 +238,7 @@ class Layouts:
         """Has the layout that `make` gives for the present one decided; returns the one in force.
 
         `make` gives None where there is nothing to do, and may raise. Raises `NotReady` if too few
-        members agree within `patience` seconds.
+        members agree within `patience` seconds, or some that are there go by an earlier one still.
         """
         until, tries = self._clock.seconds() + patience, 0
         while True:
@@ -249,13 +249,17 @@ class Layouts:
             value = make(base)
             if value is None:
                 return base
-            decided = await self._ballots.hold(base, value)
+            late = self.followers.late(base)
+            decided = None if late else await self._ballots.hold(base, value)
             if decided is not None:
                 await self.adopt(decided)
                 self._tell(base, decided)
             if decided == value:
                 return value
             if self._clock.seconds() >= until or self._stopped:
+                if late:
+                    why = f"layout {base.version} of the ring"
+                    raise NotReady(f"{', '.join(late)} must go by {why} first; try again soon.")
                 raise NotReady(
                     "Most members of the ring have to agree to change it, and too few did: "
                     f"{self._ballots.why}."

@@ -262,6 +262,25 @@ def test_a_ballot_that_was_promised_to_nobody_keeps_nobody_up() -> None:
     settle(world, "n1", "n2", "n3", "n4", seconds=20)
 
 
+def test_a_second_change_waits_for_who_does_not_go_by_the_first_yet() -> None:
+    """It serves clients by the layout before, and by the one after the next would be refused."""
+    world = World(14)
+    n1, n2, _ = world.form("n1", "n2", "n3")
+    settle(world)
+    used = n2.view.layouts.used
+    upload = n2.view.layouts._grace.enter()
+    world.start("n4", "n1")
+    world.until(lambda: n2.view.layout.stage == "coming", "n4 is coming")
+    version = n1.view.layout.version
+    world.start("n5", "n1")
+    world.run(20)
+    with pytest.raises(NotReady, match=f"^n2 must go by layout {version} of the ring first"):
+        ask(world, changes(n1).leave())
+    assert (n1.view.layout.version, n2.view.layouts.used) == (version, used)
+    n2.view.layouts._grace.leave(upload)
+    settle(world, "n1", "n2", "n3", "n4", "n5")
+
+
 # Forgetful.
 
 
