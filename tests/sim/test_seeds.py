@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SEEDS = 68
+SEEDS = 64
 
 
 def test_two_simulated_hours_violate_nothing_and_leave_nothing_out() -> None:
