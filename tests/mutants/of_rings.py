@@ -7,6 +7,13 @@ from tests.mutants.patch import Edit, Mutant
 LAYOUTS = "dynamo.cluster.layouts:Layouts"
 TRANSFER = "dynamo.background.transfer:Transfer"
 
+UNTAKEN = Edit(
+    "dynamo.cluster.followers:Followers.all_ready",
+    "return not self._untaken(layout)",
+    "return True",
+)
+"""Nobody looks whether of what goes over one of its coming owners has it."""
+
 SPEAKING = Edit(
     "dynamo.background.handoff:Handoff.step",
     "if self._is_gone(self.view.name):",
@@ -39,6 +46,7 @@ MUTANTS = (
                 'return "data" if coming and synced < layout.version else ""',
                 'return ""',
             ),
+            UNTAKEN,
         ),
     ),
     Mutant(
@@ -86,6 +94,11 @@ MUTANTS = (
                 "dynamo.core.steps:lacking",
                 "if uses < layout.version:",
                 "if False:",
+            ),
+            Edit(
+                "dynamo.cluster.followers:Followers.late",
+                "return [",
+                "return [] and [",
             ),
         ),
     ),
@@ -192,13 +205,7 @@ MUTANTS = (
         "only-copy-left-behind",
         "Reads go over although none of the coming owners of some keys has taken them over.",
         ("I16",),
-        (
-            Edit(
-                "dynamo.cluster.followers:Followers.all_ready",
-                "return not self._untaken(layout)",
-                "return True",
-            ),
-        ),
+        (UNTAKEN,),
     ),
     Mutant(
         "half-is-most",
