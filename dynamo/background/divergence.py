@@ -63,8 +63,7 @@ class Surroundings:
 
     def classes(self) -> tuple[int, ...]:
         """The numbers of copies that buckets ask for, and the cluster's default."""
-        asked = {self.keeper.trees.copies_of(i) for i in self.keeper.buckets.by_incarnation}
-        return tuple(sorted({*asked, self.view.ring.copies}))
+        return tuple(sorted(self.keeper.buckets.classes(self.view.ring.copies)))
 
 
 @attrs.define(eq=False)

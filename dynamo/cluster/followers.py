@@ -80,7 +80,7 @@ class Followers:
     def late(self, layout: Layout) -> list[str]:
         """Those that are there and go by an earlier one: by the next they would be refused. Of one
         that is being refilled it is not known by which it goes; it reads as the others do."""
-        names = layout.names() if not self.all_use(layout) else ()
+        names = layout.names()
         return [name for name in names if self._is_behind(layout, name) and self.uses(name)]
 
     def all_ready(self, layout: Layout) -> bool:
@@ -120,10 +120,10 @@ class Followers:
 
     def _untaken(self, layout: Layout) -> tuple[str, ...]:
         """The coming owners of what none of them has taken over: one of them must be there."""
-        mine, classes = self._mine(), self._known.classes()
+        mine = self._mine()
         if layout.stage != "coming" or mine.beside is None:
             return ()
-        names = layout.names()
+        names, classes = layout.names(), self._known.classes()
         synced = frozenset([n for n in names if self.has_synced(n) >= layout.version])
         there = frozenset([n for n in names if self.is_there(n)])
         case = (layout.version, classes, synced, there)

@@ -374,7 +374,7 @@ class Membership:
         return self._began and not self._trouble and self._swim.joined
 
     def classes(self) -> frozenset[int]:
-        return self._buckets.classes(self.ring.copies)
+        return self._buckets.classes(self.ring.copies) if self._buckets.states else frozenset()
 
     def founders(self) -> Sequence[Placed]:
         return self.peers.founders(self.layouts.me)

@@ -213,13 +213,12 @@ class BucketTable:
 
     def copies_wanted(self, default: int) -> int:
         """The most copies that any bucket wants of its keys."""
-        return max([default, *self.classes(default)])
+        return max(self.classes(default))
 
     def classes(self, default: int) -> frozenset[int]:
-        """How many copies buckets want of their keys, and `default`; none where there never was a
-        bucket."""
+        """How many copies buckets want of their keys, and `default`."""
         asked = [bucket.properties.n or default for bucket in self.by_incarnation.values()]
-        return frozenset([default, *asked] if self.states else ())
+        return frozenset([default, *asked])
 
     def merge(self, incoming: Iterable[Bucket]) -> Deferred[list[Bucket]]:
         """Merges states; fires with what is held of the same names once it is on disk."""
