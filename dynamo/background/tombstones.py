@@ -25,13 +25,17 @@ from dynamo.ports import ClusterView
 from dynamo.replica.graves import ring_of
 from dynamo.storage import graves
 from dynamo.storage.copies import Copies
+from dynamo.storage.engine import View
 from dynamo.storage.facts import BucketTable
+from dynamo.storage.owned import owned
 from dynamo.wire import reaping
 from dynamo.wire.bases import Op
 from dynamo.wire.reaping import Grave
 
-BATCH = 512
-ROWS = 4096
+BATCH = 128
+"""Tombstones asked about at once: every member looks them all up between two of its commits."""
+
+ROWS = 1024
 """Tombstones looked through for one batch."""
 
 POLL_S = 0.1
@@ -107,19 +111,11 @@ class TombstoneReaper:
                 partition = ring.partition(incarnation, key)
                 owners = ring.owners(partition, self.copies_of(incarnation))
                 if owners[:1] == (self.view.name,):
-                    found += self._grave(where, incarnation, key)
+                    found += _grave(view, where, incarnation, key)
             if len(found) >= BATCH or seen >= ROWS:
                 self._after = where
                 break
         return found
-
-    def _grave(self, where: bytes, incarnation: bytes, key: bytes) -> list[Grave]:
-        try:
-            record = self.copies.apart(incarnation, key)[0]
-        except Corrupt as error:
-            log.error("A tombstone is damaged: {why}", why=error)
-            return []
-        return [(incarnation, key, fingerprint(where, record))] if record.is_tombstone() else []
 
     async def _reap(self, names: Sequence[str], batch: list[Grave]) -> int:
         """Asks the questions; how many of the batch went from this disk."""
@@ -188,6 +184,16 @@ class TombstoneReaper:
             self.waits_for = why
             if why:
                 log.info("Deletes keep their tombstones: {why}", why=why)
+
+
+def _grave(view: View, where: bytes, incarnation: bytes, key: bytes) -> list[Grave]:
+    """What is asked about a tombstone; nothing if it is none any more."""
+    try:
+        record = owned(view, incarnation, key)
+    except Corrupt as error:
+        log.error("A tombstone is damaged: {why}", why=error)
+        return []
+    return [(incarnation, key, fingerprint(where, record))] if record.is_tombstone() else []
 
 
 def _agreed(batch: list[Grave], answers: list[tuple[bool, ...]]) -> list[Grave]:
