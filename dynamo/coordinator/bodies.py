@@ -1,10 +1,10 @@
 """Bodies on their way in and out.
 
 In: up to `INLINE_MAX` bytes travel inside the record. Larger bodies are cut into chunks of
-`CHUNK_BYTES`, each named by its BLAKE3 digest and sent to all targets while the next one arrives;
-a target that falls more than `LAG_MAX` chunks behind is left to hinted handoff, and when fewer
-than W keep up, the client is made to wait. Out: chunk after chunk, verified, from whoever has it,
-one fetched ahead.
+`CHUNK_BYTES`, each named by its BLAKE3 digest and sent to all targets, more of them at a time the
+longer the body turns out to be; a target that falls more than `LAG_MAX` chunks behind is left to
+hinted handoff, and when fewer than W keep up, the client is made to wait. Out: chunk after chunk,
+verified, from whoever has it, one fetched ahead.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ from dynamo.wire import messages
 INLINE_MAX = 64 * 1024
 CHUNK_BYTES = 1024 * 1024
 WINDOW = 3
+WARM_CHUNKS = 4
+"""Chunks after which one more may be on its way to everybody: a short body gains nothing by taking
+the whole window at once, and whoever waits behind it loses."""
+
 LAG_MAX = 6
 STREAMS_MAX = 32
 STAGED_S = 60.0
@@ -187,6 +191,7 @@ class ChunkSpread:
 
     def __init__(self, targets: Sequence[Replica], needed: Quorums, clock: IReactorTime) -> None:
         self._open: dict[str, int] = {t.name: 0 for t in targets}
+        self._chunks = 0
         self._under_way = dict(self._open)
         self._unwanted: tuple[bytes, ...] = ()
         self._replicas = {t.name: t for t in targets}
@@ -198,6 +203,7 @@ class ChunkSpread:
 
     def send(self, digest: bytes, data: bytes) -> None:
         """Sends one chunk to everyone that has kept up so far."""
+        self._chunks += 1
         for name in list(self._open):
             if self._open[name] >= LAG_MAX:
                 self._drop(name, "too slow")
@@ -209,8 +215,10 @@ class ChunkSpread:
         self._require()
 
     async def room(self, timeout: float) -> None:
-        """Waits until enough targets are at most `WINDOW` chunks behind."""
-        await self._until(WINDOW, self._needed.met, timeout)
+        """Waits until enough targets are few enough chunks behind: `WINDOW` of a long body, none at
+        its beginning."""
+        behind = min(WINDOW, self._chunks // WARM_CHUNKS)
+        await self._until(behind, self._needed.met, timeout)
 
     async def finish(self, timeout: float) -> None:
         """Waits until enough targets have all of it, and a little for the others."""

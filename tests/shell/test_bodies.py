@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from dynamo.coordinator.bodies import CHUNK_BYTES, INLINE_MAX, LAG_MAX
+from dynamo.coordinator.bodies import CHUNK_BYTES, INLINE_MAX, LAG_MAX, WARM_CHUNKS, WINDOW
 from dynamo.coordinator.requests import Options, Upload
 from dynamo.errors import BadRequest, MissingChunks, QuorumNotMet, StorageFull, TooLarge
 from tests.support.cluster import Body, TestCluster
@@ -95,7 +95,7 @@ def test_chunks_travel_as_they_arrive() -> None:
     work = cluster.nodes["n1"].door.put("b", "k", Upload(body=Slow(BIG)), options=Options())
     cluster.run(work)
     assert seen[-1] == [5, 5, 5]
-    assert seen[4] == [2, 2, 2]
+    assert seen[4] == [3, 3, 3]
 
 
 def test_a_slow_target_is_dropped_and_told_later() -> None:
@@ -136,6 +136,29 @@ def test_the_client_is_made_to_wait_when_fewer_than_w_keep_up() -> None:
     cluster.run(work)
     assert max(under_way) <= LAG_MAX
     assert cluster.stream("n2", "k") == body
+
+
+def test_a_short_body_leaves_room_and_a_long_one_fills_the_window() -> None:
+    """Under way to the one that W needs as the next chunk is there: none at first, then more."""
+    cluster = TestCluster(3)
+    for name in ("n2", "n3"):
+        cluster.link("n1", name).delay = 0.1
+    under_way: list[int] = []
+
+    class Counting(Body):
+        async def read(self, size: int) -> bytes:
+            piece = await super().read(size)
+            if len(piece) == CHUNK_BYTES:
+                under_way.append(1 + len(under_way) - stored(cluster)[1])
+            return piece
+
+    body = body_of(24 * CHUNK_BYTES)
+    work = cluster.nodes["n1"].door.put("b", "k", Upload(body=Counting(body)), options=Options())
+    cluster.run(work)
+    # The first chunk is read in two pieces: the list begins as the second one is there.
+    assert max(under_way[: WARM_CHUNKS - 1]) == 0
+    assert max(under_way[: 2 * WARM_CHUNKS - 1]) == 1
+    assert max(under_way) == WINDOW
 
 
 def claims(body: bytes) -> dict[str, Any]:
