@@ -8,7 +8,7 @@ SEEDS ?= 200
 START ?= 1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help run test check unit sim mutants bench bench-changes bench-failover bench-gossip bench-many bench-repair bench-ring clean
+.PHONY: help run test check unit sim mutants bench bench-against bench-changes bench-failover bench-gossip bench-many bench-repair bench-ring clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -36,6 +36,9 @@ sim: $(STAMP) ## simulate clusters on which things go wrong (SEEDS=200, START=1)
 
 bench: $(STAMP) ## what a PUT and a GET cost (ARGS=--quick: in a minute)
 	@$(BIN)/python bench/load.py $(ARGS)
+
+bench-against: $(STAMP) ## what a PUT and a GET cost beside another commit, in one run (ARGS=COMMIT)
+	@$(BIN)/python bench/against.py $(ARGS)
 
 bench-changes: $(STAMP) ## nodes join, leave, are removed and replaced under load that checks every answer
 	@$(BIN)/python bench/changes.py $(ARGS)

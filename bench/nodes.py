@@ -40,10 +40,13 @@ def free_port() -> int:
 
 
 class Process:
-    """A process under measurement that serves HTTP on `port`."""
+    """A process under measurement that serves HTTP on `port`; `tree`: whose code it runs."""
 
-    def __init__(self, name: str, command: Sequence[str], port: int, folder: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], port: int, folder: Path, tree: Path = ROOT
+    ) -> None:
         self.name, self.port = name, port
+        self._tree = tree
         self.log = folder / f"{name}.log"
         self._command, self._folder = command, folder
         self._start()
@@ -53,7 +56,7 @@ class Process:
             self._popen = subprocess.Popen(
                 self._command,
                 cwd=self._folder,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(self._tree)},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -122,15 +125,15 @@ class Process:
             self._popen.wait()
 
 
-def start_nodes(folder: Path, count: int = 3, more: str = "") -> list[Process]:
-    """Nodes that know each other and are ready; log level warn, `more` lines of configuration, all
-    else at its default."""
+def start_nodes(folder: Path, count: int = 3, more: str = "", tree: Path = ROOT) -> list[Process]:
+    """Nodes that know each other and are ready, with the code of `tree`; log level warn, `more`
+    lines of configuration, all else at its default."""
     ports = [(free_port(), free_port()) for _ in range(count)]
     seeds = [cluster for _, cluster in ports]
     nodes: list[Process] = []
     try:
         for number, pair in enumerate(ports, 1):
-            nodes.append(launch(folder, f"n{number}", pair, seeds, more, zone=f"z{number}"))
+            nodes.append(launch(folder, f"n{number}", pair, seeds, more, f"z{number}", tree))
         for node in nodes:
             node.wait("/readyz", [200])
             for _ in range(int(START_S / 0.1)):
@@ -153,6 +156,7 @@ def launch(
     seeds: Sequence[int],
     more: str = "",
     zone: str = "z1",
+    tree: Path = ROOT,
 ) -> Process:
     """A node that was just started. `ports`: for clients and for members; `seeds`: of members; its
     data is under its name in `folder`."""
@@ -166,7 +170,7 @@ def launch(
         f"log: {{level: warn}}\n{more}"
     )
     command = [*TWISTD, "-n", "--pidfile=", "dynamo", "--conf", str(conf)]
-    return Process(name, command, api, folder)
+    return Process(name, command, api, folder, tree)
 
 
 def start_unit(folder: Path) -> Process:
