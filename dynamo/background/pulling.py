@@ -7,8 +7,9 @@ chunks where they are lacking. After one pass through all that differed the pair
 (`dynamo.core.refilling`): what is written meanwhile comes as any write does, so that it is not
 waited for. The next round compares what is left with the next member; little differs then.
 
-A slice is followed by a pause, so that the rate has a bound and clients are served in between. A
-member that failed is left alone for a while. Nothing is pushed: what this node has and another has
+A slice is followed by a pause, so that the rate has a bound and clients are served in between,
+this node's and those of the members pulled from, who say how much they have to give. A member that
+failed is left alone for a while. Nothing is pushed: what this node has and another has
 not is for anti-entropy.
 """
 
@@ -55,6 +56,9 @@ RETRY_S = 5.0
 LOST_RETRY_S = 60.0
 """When a peer that failed is tried again, or a pair of which something could not be had."""
 
+GRANT_S = 10.0
+"""How long a member's word on its share counts."""
+
 log = make_logger()
 
 
@@ -78,6 +82,7 @@ class Pulling:
     _chunks: DeferredSemaphore = attrs.field(factory=lambda: DeferredSemaphore(CHUNKS_AT_ONCE))
     _tried: set[Pair] = attrs.field(factory=set)
     _underway: list[Pull] = attrs.field(factory=list)
+    _grants: dict[str, tuple[float, float]] = attrs.field(factory=dict)
 
     async def step(self) -> bool:
         """Does a slice; True if anything came of it. Once `state` is done there is nothing to do.
@@ -99,6 +104,16 @@ class Pulling:
         if owed > 0:
             await deferLater(self.clock, owed)  # type: ignore[arg-type]
         return True
+
+    def grant(self, peer: str, share: float) -> None:
+        """A member that is pulled from says what part of its time there is for that."""
+        self._grants[peer] = (self.clock.seconds(), share)
+
+    def granted(self) -> float:
+        """The least of what members have said lately."""
+        since = self.clock.seconds() - GRANT_S
+        self._grants = {peer: told for peer, told in self._grants.items() if told[0] > since}
+        return min((share for _, share in self._grants.values()), default=1.0)
 
     def recount(self) -> bool:
         """Whether this node's keys are counted by what buckets want now; if they have to be counted
@@ -295,6 +310,7 @@ class Pull(Divergence):
         reply = await self._replica.call(messages.Pull(tuple(keys)))
         if not isinstance(reply, messages.PullReply) or not 0 < len(reply.records) <= len(keys):
             raise PeerBroke(self.peer, "did not answer with records")
+        self.pulling.grant(self.peer, reply.share)
         found: list[Merging] = []
         for (incarnation, key), data in zip(keys, reply.records, strict=False):
             bucket = self.around.keeper.buckets.by_incarnation.get(incarnation)

@@ -39,7 +39,8 @@ class Task:
     """One kind of work. `step()` does a piece and answers whether there is more to do now.
 
     `idle_s`: seconds until an idle task looks again unasked; `busy_s`: at least so long between
-    two pieces. `weight`: its part of the share, relative to other busy tasks'. `progress()`: what
+    two pieces. `weight`: its part of the share, relative to other busy tasks'. `granted()`: the
+    share that the nodes it was last work for have to give, from 0 to 1. `progress()`: what
     is done in this process's life and what is left (None: unknown), in a unit of its own; without
     it, what counts is steps.
     """
@@ -50,6 +51,7 @@ class Task:
     busy_s: float = 0.0
     weight: float = 1.0
     progress: Callable[[], tuple[int, int | None]] | None = None
+    granted: Callable[[], float] = lambda: 1.0
     faults: int = 0
     running: Deferred[bool] | None = None
     timer: IDelayedCall | None = None
@@ -208,7 +210,8 @@ class Runner:
         if more:
             if self._crowded():
                 self._admission.crowded(now)
-            task.not_before = now + self._admission.pause(now, now - began, self._part(task))
+            took, part = now - began, self._part(task)
+            task.not_before = now + self._admission.pause(now, took, part, task.granted())
         return more
 
     def _part(self, task: Task) -> float:

@@ -88,10 +88,11 @@ class Admission:
         self._advance(now)
         return self._share
 
-    def pause(self, now: float, took: float, part: float = 1.0) -> float:
+    def pause(self, now: float, took: float, part: float = 1.0, granted: float = 1.0) -> float:
         """Seconds to wait after a step of `took` seconds, by one who has `part` (above 0, up to
-        1) of the share. Nobody waits while the share is whole."""
-        share = self.share(now)
+        1) of the share. Nobody waits while the share is whole. `granted`: the share of another
+        node for whose clients the step was work too; the smaller one counts."""
+        share = max(FLOOR, min(self.share(now), granted))
         if share >= 1.0:
             return 0.0
         return min(max(0.0, took) * (1.0 / (share * part) - 1.0), PAUSE_MAX_S)

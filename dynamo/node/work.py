@@ -80,6 +80,7 @@ class Work:
         self.upkeep = _upkeep(config, view, copies, table, local, reactor, metrics)
         grace = self.upkeep.mender.grace = graves.grace
         keeper = TreeKeeper(copies, trees, table, wall_clock, lacking=whole.pair_lacks)
+        keeper.share = lambda: self.admission.share(reactor.seconds())
         local.handlers.update(keeper.handlers())
         local.exchanged = keeper.exchanged
         around = Surroundings(view, keeper, grace)
@@ -114,8 +115,15 @@ class Work:
         self.runner.add(
             Task("tombstones", reap.step, idle_s=REAP_S, busy_s=0.01, progress=reap.progress)
         )
-        self.runner.add(Task("refill", self.refill.step, idle_s=self._look_s, busy_s=0.01))
-        self.runner.add(Task("transfer", self.transfer.step, idle_s=LOOK_S, busy_s=0.01))
+        refill, transfer = self.refill, self.transfer
+        granted = refill.pulling.granted
+        self.runner.add(
+            Task("refill", refill.step, idle_s=self._look_s, busy_s=0.01, granted=granted)
+        )
+        granted = transfer.pulling.granted
+        self.runner.add(
+            Task("transfer", transfer.step, idle_s=LOOK_S, busy_s=0.01, granted=granted)
+        )
         clearing = self.clearing
         self.runner.add(
             Task("clearing", clearing.step, idle_s=CLEAR_S, busy_s=0.01, progress=clearing.progress)

@@ -33,7 +33,7 @@ class TreeKeeper:
     """This node's trees as others see them. `wall_clock` reads seconds since the epoch.
 
     `lacking(pair)`: this node has first to take from the other what it lost; what differs until
-    then is for nobody else to mend.
+    then is for nobody else to mend. `share()`: what part of the time background work may use here.
     """
 
     copies: Copies
@@ -42,6 +42,7 @@ class TreeKeeper:
     wall_clock: Callable[[], float]
     exchanges: Exchanges = attrs.field(factory=Exchanges)
     lacking: Callable[[Pair], bool] = lambda pair: False
+    share: Callable[[], float] = lambda: 1.0
 
     def handlers(self) -> dict[type[Op], Callable[..., Reply]]:
         """For `dynamo.replica.local.LocalReplica.handlers`."""
@@ -122,7 +123,7 @@ class TreeKeeper:
             size += len(found[-1])
             if size >= PULL_BYTES:
                 break
-        return messages.PullReply(tuple(found))
+        return messages.PullReply(tuple(found), self.share())
 
     def _check(self, partition: int) -> None:
         if not 0 <= partition < self.trees.shape.partitions:

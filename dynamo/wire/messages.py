@@ -261,9 +261,11 @@ class TreeKeysReply(Reply, frozen=True, array_like=True, tag=11):
 
 class PullReply(Reply, frozen=True, array_like=True, tag=12):
     """As they are on disk, in the order of the keys: one at least, as many as fit; b"" where there
-    is nothing."""
+    is nothing. `share`: the part of the time that background work may use at the member that
+    answers, from 0 to 1: it serves clients, and whoever pulls is not to make them wait."""
 
     records: tuple[bytes, ...]
+    share: float = 1.0
 
 
 class Fault(Reply, frozen=True, array_like=True, tag=99):

@@ -212,3 +212,15 @@ def test_nobody_waits_while_all_is_granted() -> None:
     assert admission.pause(10.0, -3.0) == 0.0
     assert admission.pause(10.0, 0.1) == pytest.approx(0.1 * (1 / FLOOR - 1))
     assert admission.pause(10.0, 100.0) == PAUSE_MAX_S
+
+
+def test_what_another_node_grants_counts_if_it_is_less() -> None:
+    """Down to the floor, whatever it says, and never more than is granted here."""
+    admission = Admission(TARGET)
+    assert admission.pause(0.0, 0.1, granted=0.5) == pytest.approx(0.1)
+    assert admission.pause(0.0, 0.1, 0.5, granted=0.5) == pytest.approx(0.3)
+    for said in (0.0, -1.0, FLOOR):
+        assert admission.pause(0.0, 0.01, granted=said) == pytest.approx(0.01 * (1 / FLOOR - 1))
+    traffic(admission, 0, 10, SLOW)
+    for said in (1.0, 7.0, float("nan")):
+        assert admission.pause(10.0, 0.01, granted=said) == pytest.approx(0.01 * (1 / FLOOR - 1))

@@ -210,6 +210,17 @@ def test_busy_tasks_divide_the_share_by_weight() -> None:
     assert scrub.state == "paused"
 
 
+def test_a_task_waits_for_those_it_is_work_for() -> None:
+    """By what they have to give at the time; the others' share is not theirs."""
+    busy, theirs = works(0.5), [0.1]
+    busy.add("transfer", 0.01, granted=lambda: theirs[0])
+    busy.run(100)
+    assert busy.worked["transfer"] / 100 == pytest.approx(0.1, abs=0.01)
+    theirs[0] = 1.0
+    busy.run(100)
+    assert busy.worked["transfer"] / 100 == pytest.approx((0.1 + 0.5), abs=0.02)
+
+
 def test_with_all_the_time_granted_nobody_waits() -> None:
     """However many are busy: the pause is their own."""
     busy = works(1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dynamo.background import pulling
-from dynamo.background.pulling import LOST_RETRY_S, RETRY_S
+from dynamo.background.pulling import GRANT_S, LOST_RETRY_S, RETRY_S
 from dynamo.coordinator.bodies import CHUNK_BYTES
 from dynamo.core.ring import Member, Ring
 from dynamo.errors import NotReady
@@ -460,6 +460,21 @@ def test_the_rate_has_a_bound_and_what_moves_is_shown(monkeypatch: pytest.Monkey
     assert all(len(some) <= 32 for some in shown)
     assert node.transfer.transfers(cluster.clock.seconds()) == []
     assert node.changing.said == [2]
+
+
+def test_who_is_pulled_from_says_how_fast() -> None:
+    """The least that any of them has to give lately; of one that is asked no more nothing stays."""
+    cluster = cluster_of(3, 4)
+    fill(cluster)
+    for name, share in (("n1", 0.25), ("n2", 1.0), ("n3", 0.5)):
+        cluster.nodes[name].keeper.share = lambda share=share: share
+    cluster.change("n1", "n2", "n3", "n4")
+    pulling = cluster.nodes["n4"].transfer.pulling
+    assert pulling.granted() == 1.0
+    assert transfer(cluster, "n4") == ["n4"]
+    assert pulling.granted() == 0.25
+    cluster.pass_time(GRANT_S)
+    assert pulling.granted() == 1.0
 
 
 def test_what_is_written_meanwhile_is_not_waited_for() -> None:
