@@ -42,8 +42,9 @@ ROUND_MAX = 64
 AT_ONCE = 2
 """Partitions pulled at a time."""
 
-KEYS_AT_ONCE = 32
-"""Keys in one request, and in one job of the group commit: two or three milliseconds."""
+KEYS_AT_ONCE = 16
+"""Keys in one request, and in one job of the group commit: a millisecond or so, for which writes of
+clients may have to wait."""
 
 CHUNKS_AT_ONCE = 4
 """Chunks under way at a time, of a MiB each."""
