@@ -1,9 +1,10 @@
 """After the ring has changed: what others own is handed over and dropped.
 
-A partition this node does not own is listed by place, some leaves at a time, and the keys'
-fingerprints are compared with those of every owner. An owner that lacks a record, or is behind with
-it, is sent it, and looked at again. Only what every owner was shown to hold is dropped, if it is
-still the very record that was compared. Owners that are away are waited for.
+A partition this node does not own is listed by place, as many leaves at a time as make a batch of
+keys, and the keys' fingerprints are compared with those of every owner. An owner that lacks a
+record, or is behind with it, is sent it, and looked at again. Only what every owner was shown to
+hold is dropped, if it is still the very record that was compared. Owners that are away are waited
+for.
 
 Nothing is cleared while the ring changes, and a change stops what is under way: the records may be
 this node's again. What was being dropped as the layout came is gone by the time that the node says
@@ -24,7 +25,7 @@ from twisted.internet.task import deferLater
 
 from dynamo.background.divergence import Surroundings
 from dynamo.core.layout import Layout
-from dynamo.core.merkle import fingerprint
+from dynamo.core.merkle import LEAVES_MAX, fingerprint
 from dynamo.core.record import Record
 from dynamo.errors import Corrupt, DynamoError, NotReady, PeerBroke, PeerFault
 from dynamo.log import make_logger
@@ -35,10 +36,12 @@ from dynamo.storage.surplus import Shown
 from dynamo.wire import messages
 
 LEAVES_AT_ONCE = 16
-KEYS_AT_ONCE = 256
-"""Keys dropped in one commit."""
+"""Leaves listed at once, at first."""
 
-KEYS_PER_S = 2000
+KEYS_AT_ONCE = 64
+"""Keys asked about at once and dropped in one commit: few, as writes of clients wait for it."""
+
+KEYS_PER_S = 1000
 BYTES_PER_S = 32 * 1024 * 1024
 """The rate, at most; the bytes are those that owners lacked."""
 
@@ -80,6 +83,7 @@ class Clearing:
     _not_before: float = 0.0
     _sent: int = 0
     _left: int = 0
+    _leaves: int = LEAVES_AT_ONCE
 
     async def step(self) -> bool:
         """Clears a stretch; True if there is more to do now."""
@@ -152,11 +156,12 @@ class Clearing:
     async def _stretch(self, work: Surplus) -> bool:
         """Clears the next keys of a partition; whether it has more."""
         keeper = self.around.keeper
-        leaves = work.leaves[:LEAVES_AT_ONCE]
+        leaves = work.leaves[: self._leaves]
         mine, horizon = keeper.listing(work.copies, work.partition, leaves, work.after)
         owners = self.around.view.ring.owners(work.partition, work.copies)
         if mine:
             self._require(owners)
+            self._learn(len(mine), len(leaves))
             if len(mine) > KEYS_AT_ONCE:
                 mine = dict(list(mine.items())[:KEYS_AT_ONCE])
                 horizon = next(reversed(mine))
@@ -169,8 +174,15 @@ class Clearing:
             self._left += len(mine) - dropped
         work.after = horizon
         if not horizon:
-            del work.leaves[:LEAVES_AT_ONCE]
+            del work.leaves[: len(leaves)]
         return bool(work.leaves)
+
+    def _learn(self, keys: int, leaves: int) -> None:
+        """How many leaves to list the next time, by how many keys these had."""
+        if keys > KEYS_AT_ONCE:
+            self._leaves = max(1, self._leaves // 2)
+        elif 2 * keys <= KEYS_AT_ONCE and leaves == self._leaves:
+            self._leaves = min(LEAVES_MAX, 2 * self._leaves)
 
     def _require(self, owners: Sequence[str]) -> None:
         """Raises `NotReady` unless every owner is there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -417,3 +418,26 @@ def test_it_goes_in_batches_at_a_bounded_rate(monkeypatch: pytest.MonkeyPatch) -
         last = node.clearing.dropped
     assert node.clearing.dropped == len(keys) > 20
     assert cluster.clock.seconds() - began > len(keys) / 21
+
+
+def test_a_batch_takes_as_many_leaves_as_it_needs() -> None:
+    """Where leaves have a key or two, many are listed together; where they have many, few are."""
+    for at_first in (16, 256):
+        cluster = TestCluster(4, partitions=1)
+        cluster.found(*cluster.names)
+        stray = cluster.ranking("k")[3]
+        incarnation = cluster.nodes[stray].table.get("b").incarnation
+        for i in range(300):
+            made = write(cluster, cluster.ranking("k")[0], f"k{i}")
+            for name in cluster.names:
+                cluster.wait(cluster.nodes[name].copies.merge(incarnation, b"k%d" % i, made))
+        count(cluster)
+        node = cluster.nodes[stray]
+        node.clearing._leaves = at_first
+        dropped = [0]
+        while cluster.run(node.clearing.step()):
+            dropped.append(node.clearing.dropped)
+        batches = [after - before for before, after in pairwise(dropped)]
+        assert sum(batches) == 300
+        assert max(batches) <= clearing_module.KEYS_AT_ONCE
+        assert len(batches) <= 2 * 300 / clearing_module.KEYS_AT_ONCE
