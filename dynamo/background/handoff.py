@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from dynamo.core.grace import Grace
 from dynamo.core.record import Record
-from dynamo.errors import Corrupt
+from dynamo.errors import Corrupt, NotReady
 from dynamo.log import make_logger
 from dynamo.ports import ClusterView, Replica
 from dynamo.replica.transfer import deliver
@@ -113,15 +113,21 @@ class Handoff:
 
     async def _tell(self, replica: Replica, merge: messages.Merge) -> None:
         """Gives a record to its target, and while a ring is coming to those who will own the key:
-        they may have pulled from the target before it had this."""
+        they may have pulled from the target before it had this. Raises `NotReady` if one of them
+        is away: the hint has to stay, for the target may be about to leave."""
         view, coming = self.view, self.view.beside
         await deliver(view, replica, merge)
         if coming is None or view.layout.stage != "coming":
             return
         copies = self.buckets.copies_of(merge.incarnation, coming.copies)
+        away = []
         for owner in coming.owners(coming.partition(merge.incarnation, merge.key), copies):
             if owner == view.name or view.is_healthy(owner):
                 await deliver(view, view.replica(owner), merge)
+            else:
+                away.append(owner)
+        if away:
+            raise NotReady(f"{', '.join(away)} must be there to be told what will be theirs.")
 
     def _is_gone(self, target: str) -> bool:
         """Whether nobody of this name has a part in the ring any more."""

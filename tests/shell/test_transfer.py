@@ -9,6 +9,7 @@ from dynamo.background.pulling import GRANT_S, LOST_RETRY_S, RETRY_S
 from dynamo.coordinator.bodies import CHUNK_BYTES
 from dynamo.core.ring import Member, Ring
 from dynamo.errors import NotReady
+from dynamo.ports import Liveness
 from dynamo.replica.transfer import others
 from dynamo.wire import messages
 from tests.shell.test_antientropy import write
@@ -557,8 +558,9 @@ def test_who_leaves_waits_until_somebody_can_take_over_what_it_keeps() -> None:
     assert cluster.nodes["n3"].owned(key).live()
 
 
-def test_a_hint_that_is_told_as_the_ring_changes_reaches_the_coming_owners() -> None:
-    """They have pulled from its target before it was told, and the hint is gone thereafter."""
+def moved_and_missed() -> tuple[TestCluster, str, str]:
+    """n2 is leaving a key to n4, which has pulled from it, and has missed a write of it: the key,
+    and who keeps the hint."""
     cluster = cluster_of(3, 4, n=1)
     cluster.change("n1", "n3", "n4")
     key = single_of(cluster, "n2", "n4")
@@ -574,6 +576,26 @@ def test_a_hint_that_is_told_as_the_ring_changes_reaches_the_coming_owners() -> 
     cluster.change("n1", "n3", "n4")
     assert "n4" in transfer(cluster, *[n for n in cluster.names if n != keeper])
     assert not cluster.nodes["n4"].owned(key).known()
+    return cluster, key, keeper
+
+
+def test_a_hint_that_is_told_as_the_ring_changes_reaches_the_coming_owners() -> None:
+    """They have pulled from its target before it was told, and the hint is gone thereafter."""
+    cluster, key, keeper = moved_and_missed()
+    cluster.run(cluster.nodes[keeper].handoff.step())
+    assert cluster.hints() == {}
+    assert cluster.nodes["n4"].owned(key).live()
+
+
+@pytest.mark.parametrize("held", ["suspect", "dead"])
+def test_a_hint_stays_until_the_coming_owners_are_there(held: Liveness) -> None:
+    """Its target has the record then, and is about to leave."""
+    cluster, key, keeper = moved_and_missed()
+    cluster.told(keeper, "n4", held)
+    cluster.run(cluster.nodes[keeper].handoff.step())
+    assert cluster.nodes["n2"].owned(key).live()
+    assert cluster.hints() == {keeper: {"n2": 1}}
+    cluster.told(keeper, "n4", "alive")
     cluster.run(cluster.nodes[keeper].handoff.step())
     assert cluster.hints() == {}
     assert cluster.nodes["n4"].owned(key).live()
