@@ -112,12 +112,16 @@ class Handoff:
         return bool(taken)
 
     async def _tell(self, replica: Replica, merge: messages.Merge) -> None:
-        """Gives a record to its target, and while a ring is coming to those who will own the key:
+        """Gives a record to its target, and while the ring changes to those who will own the key:
         they may have pulled from the target before it had this. Raises `NotReady` if one of them
-        is away: the hint has to stay, for the target may be about to leave."""
-        view, coming = self.view, self.view.beside
+        is away, or the ring is another by now: the hint has to stay, for the target may be about
+        to leave."""
+        view, layout = self.view, self.view.layout
+        coming = view.beside if layout.stage == "coming" else view.ring
         await deliver(view, replica, merge)
-        if coming is None or view.layout.stage != "coming":
+        if view.layout != layout:
+            raise NotReady("The ring has changed.")
+        if layout.stage == "steady" or coming is None:
             return
         copies = self.buckets.copies_of(merge.incarnation, coming.copies)
         away = []

@@ -587,15 +587,32 @@ def test_a_hint_that_is_told_as_the_ring_changes_reaches_the_coming_owners() -> 
     assert cluster.nodes["n4"].owned(key).live()
 
 
+@pytest.mark.parametrize("switched", [False, True])
 @pytest.mark.parametrize("held", ["suspect", "dead"])
-def test_a_hint_stays_until_the_coming_owners_are_there(held: Liveness) -> None:
-    """Its target has the record then, and is about to leave."""
+def test_a_hint_stays_until_the_coming_owners_are_there(held: Liveness, switched: bool) -> None:
+    """Its target has the record then, and is about to leave, before and after reads go over."""
     cluster, key, keeper = moved_and_missed()
     cluster.told(keeper, "n4", held)
+    if switched:
+        cluster.switch()
     cluster.run(cluster.nodes[keeper].handoff.step())
     assert cluster.nodes["n2"].owned(key).live()
     assert cluster.hints() == {keeper: {"n2": 1}}
     cluster.told(keeper, "n4", "alive")
     cluster.run(cluster.nodes[keeper].handoff.step())
+    assert cluster.hints() == {}
+    assert cluster.nodes["n4"].owned(key).live()
+
+
+def test_a_hint_that_is_told_while_the_old_ring_is_dropped_stays() -> None:
+    """Its target has it, and has left by then."""
+    cluster, key, keeper = moved_and_missed()
+    cluster.switch()
+    telling = cluster.start(cluster.nodes[keeper].handoff.step())
+    cluster.end()
+    cluster.wait(telling)
+    assert cluster.nodes["n2"].owned(key).live()
+    assert cluster.hints() == {keeper: {"n2": 1}}
+    cluster.hand_off()
     assert cluster.hints() == {}
     assert cluster.nodes["n4"].owned(key).live()
