@@ -115,15 +115,13 @@ class Work:
         self.runner.add(
             Task("tombstones", reap.step, idle_s=REAP_S, busy_s=0.01, progress=reap.progress)
         )
-        refill, transfer = self.refill, self.transfer
-        granted = refill.pulling.granted
-        self.runner.add(
-            Task("refill", refill.step, idle_s=self._look_s, busy_s=0.01, granted=granted)
+        pulls: tuple[tuple[str, Refill | Transfer, float], ...] = (
+            ("refill", self.refill, self._look_s),
+            ("transfer", self.transfer, LOOK_S),
         )
-        granted = transfer.pulling.granted
-        self.runner.add(
-            Task("transfer", transfer.step, idle_s=LOOK_S, busy_s=0.01, granted=granted)
-        )
+        for name, pull, idle_s in pulls:
+            granted = pull.pulling.granted
+            self.runner.add(Task(name, pull.step, idle_s=idle_s, busy_s=0.01, granted=granted))
         clearing = self.clearing
         self.runner.add(
             Task("clearing", clearing.step, idle_s=CLEAR_S, busy_s=0.01, progress=clearing.progress)
