@@ -42,7 +42,7 @@ KNOWN: dict[str, tuple[int, ...]] = {
     "listing-hears-one": (14,),
     "listing-ignores-awaiting": (15,),
     "mended-by-the-first": (14,),
-    "mending-pulls-only": (),
+    "mending-pulls-only": (27,),
     "merge-drops-a-side": (1,),
     "merge-forgets-context": (1,),
     "merge-ignores-context": (1,),

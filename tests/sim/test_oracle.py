@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -10,10 +10,11 @@ import pytest
 
 from dynamo.api.documented import DocumentedFace
 from dynamo.background.scrub import Scrub
-from dynamo.coordinator.writes import Spread
+from dynamo.coordinator.writes import Half, Spread
 from dynamo.sim.clients import Clients
 from dynamo.sim.history import History
 from dynamo.sim.oracle import INVARIANTS, Oracle
+from dynamo.sim.oracle.returned import ReturnChecks
 from dynamo.sim.plan import Plan
 from dynamo.sim.tally import Tally
 from dynamo.sim.workload import draw
@@ -151,6 +152,31 @@ def test_damage_at_rest_that_nobody_finds_is_told(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Scrub, "step", step)
     assert run_is_broken() == {"I6"}
+
+
+@pytest.mark.parametrize("reads_mend", [True, False])
+def test_what_only_anti_entropy_can_mend_is_left_to_it(
+    monkeypatch: pytest.MonkeyPatch, reads_mend: bool
+) -> None:
+    """Where no reads are to mend: hints for who was killed are forgotten, and none of the keys that
+    it lacks is read before the cluster has come to rest."""
+    asked: list[bytes] = []
+
+    def away(world: World, oracle: Oracle) -> None:
+        world.schedule.callLater(3.9, world.kill, "n5")
+        world.schedule.callLater(5.9, world.start, "n5")
+        oracle.reads_mend = reads_mend
+
+    def forget(self: Spread, half: Half, owner: str) -> None:
+        pass
+
+    def readable(self: ReturnChecks, rows: Sequence[bytes]) -> None:
+        asked.extend(rows)
+
+    monkeypatch.setattr(Spread, "_help", forget)
+    monkeypatch.setattr(ReturnChecks, "readable", readable)
+    assert run_is_broken(away) == set()
+    assert bool(asked) == reads_mend
 
 
 def run_is_broken(fault: Any = None) -> set[str]:

@@ -125,6 +125,17 @@ def test_a_hint_that_is_made_again_still_tells_of_who_was_away() -> None:
     assert not run.registry.missed((row, "n1", 1), "n2")
 
 
+def test_of_which_rows_a_hint_waits() -> None:
+    """One for somebody who owns the key; what no hint tells of is anti-entropy's."""
+    run = Run()
+    for key in ("told", "left", "lost"):
+        run.keep("n1", put(Record(), run.write(f"w-{key}", key)), key=key)
+    run.note("n1", "n2", "told")
+    run.note("n1", "n3", "left")
+    rows = [run.row(key) for key in ("told", "left", "lost")]
+    assert returned(run).hinted([*rows, b"nobody's"]) == [run.row("told")]
+
+
 def test_what_was_replaced_is_not_shown_when_all_are_back() -> None:
     """I3."""
     run = Run()

@@ -110,7 +110,8 @@ INVARIANTS: dict[str, Description] = {
 
 class Oracle:
     """See the module. `excused` counts what was let pass because no system could have kept it, or
-    because of a known limit, by reason. `reads_mend`: whether it is tried that reads mend."""
+    because of a known limit, by reason. `reads_mend`: whether it is tried that reads mend; if not,
+    what only anti-entropy can mend is not read before it has had its time."""
 
     def __init__(self, world: World, history: History, tally: Tally) -> None:
         self.world = world
@@ -257,7 +258,8 @@ class Oracle:
             repair.pause()
         self._wait(self._whole, SOON_S, WHOLE_S)
         if self._whole() and not self.rings.why_not_steady():
-            ReturnChecks(rest, ListingChecks(rest)).readable(self._unequal_now())
+            returned, rows = ReturnChecks(rest, ListingChecks(rest)), self._unequal_now()
+            returned.readable(rows if self.reads_mend else returned.hinted(rows))
         release()
         if self.reads_mend:
             if self._whole() and not self.rings.why_not_steady():

@@ -54,6 +54,16 @@ class ReturnChecks:
 
     # When all are back.
 
+    def hinted(self, rows: Sequence[bytes]) -> list[bytes]:
+        """Those of the rows of which somebody keeps a hint for an owner."""
+        registry = self.rest.registry
+        return [
+            row
+            for row in rows
+            if registry.locate(row) is not None
+            and any(registry.hinted(row, owner) for owner in self.rest.owners(row))
+        ]
+
     def readable(self, rows: Sequence[bytes]) -> None:
         """I1 before hints have arrived: what W nodes acknowledged is in every read and listing
         that R answered, for the owners say whom they await and stand-ins are asked."""
