@@ -87,7 +87,8 @@ class Standing:
 
 @attrs.frozen
 class Admitted:
-    """The controller's state. `foreground_p99` (None: no requests) and `target` are in seconds."""
+    """The controller's state. `foreground_p99` (None: no requests) and `target`, what it is held
+    to at this moment, are in seconds."""
 
     share: float
     foreground_p99: float | None
@@ -172,7 +173,7 @@ class Runner:
     def admitted(self) -> Admitted:
         """What the tasks may use at this moment."""
         now, admission = self._clock.seconds(), self._admission
-        return Admitted(admission.share(now), admission.p99(now), admission.target)
+        return Admitted(admission.share(now), admission.p99(now), admission.limit)
 
     def steps(self) -> dict[str, int]:
         """How many steps each task has ended, failed ones included."""

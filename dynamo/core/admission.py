@@ -5,12 +5,16 @@ The paper's controller grants background tasks slices of time by the 99th percen
 foreground operations took in the last minute; this one looks at the last ten seconds. At the end
 of each second it judges by what it was told meanwhile:
 
-- the percentile is above the target and somebody waited longer than the target in this very
-  second, or a queue overflowed in it: half the share, down to a floor above nothing, since
-  repair that stops altogether costs copies;
+- the percentile is above the limit and somebody waited longer than that in this very second, or
+  a queue overflowed in it: half the share, down to a floor above nothing, since repair that stops
+  altogether costs copies;
 - nobody wants anything: all of it;
-- the percentile is within the target: a fiftieth more. Else the share stays, so that one slow
+- the percentile is within the limit: a fiftieth more. Else the share stays, so that one slow
   request counts once and not for as long as it is remembered.
+
+The limit is the target, or `SLOWDOWN` times what is usual where that is less: the percentile of the
+last seconds in which there was hardly any background work. Who is used to answers in 10 ms notices
+30 of them, long before any target that suits slower disks as well.
 
 Additive increase and multiplicative decrease, after Chiu and Jain, "Analysis of the Increase and
 Decrease Algorithms for Congestion Avoidance in Computer Networks" (1989). Latencies are counted in
@@ -22,6 +26,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Iterable
 
 import attrs
 
@@ -31,6 +36,23 @@ INCREASE = 0.02
 DECREASE = 0.5
 SLOT_S = 1.0
 SLOTS = 10
+SLOWDOWN = 1.5
+"""What background work may make of the percentile, in times of what is usual."""
+
+LIMIT_MIN_S = 0.005
+"""Faster than this nobody asks for."""
+
+QUIET = 0.1
+"""The part of a second that background work may take in one that counts as without."""
+
+USUAL_SLOTS = 10
+USUAL_MIN = 100
+"""What is usual is known by so many requests in so many quiet seconds: of fewer requests a
+hundredth is nobody."""
+
+USUAL_S = 1800.0
+"""A quiet second says what is usual for so long: by day another load is usual than by night."""
+
 PAUSE_MAX_S = 5.0
 """A pause is no longer than this, however long the step was: what has changed by then counts."""
 
@@ -40,26 +62,29 @@ DOUBLINGS_BELOW, DOUBLINGS_ABOVE = 6, 8
 
 @attrs.define
 class _Slot:
-    """What was told in one second."""
+    """What was told in one second. `slowest` and `worked`, by background work, are in seconds."""
 
     counts: list[int]
-    slow: bool = False
+    slowest: float = 0.0
     crowded: bool = False
+    worked: float = 0.0
 
 
 class Admission:
     """One node's controller. `target` is in seconds, and so is every `now`, by one clock.
 
-    A clock that is set back costs the second it happens in.
+    `limit`: what the percentile is held to, in seconds, at most `target`. A clock that is set back
+    costs the second it happens in.
     """
 
     def __init__(self, target: float = TARGET_S) -> None:
-        self.target = target
+        self.target = self.limit = target
         self._bounds = [
             target * 2 ** (i / PER_DOUBLING)
             for i in range(-DOUBLINGS_BELOW * PER_DOUBLING, DOUBLINGS_ABOVE * PER_DOUBLING + 1)
         ]
         self._slots = deque([self._empty()])
+        self._quiet: deque[tuple[int, list[int]]] = deque(maxlen=USUAL_SLOTS)
         self._second: int | None = None
         self._from = self._until = 0.0
         self._share = 1.0
@@ -73,8 +98,8 @@ class Admission:
         slot = self._slots[-1]
         bounds = self._bounds
         slot.counts[bisect_left(bounds, seconds, 0, len(bounds) - 1)] += 1
-        if seconds > self.target:
-            slot.slow = True
+        if seconds > slot.slowest:
+            slot.slowest = seconds
 
     def crowded(self, now: float) -> None:
         """More waits in a queue than can leave it at once."""
@@ -88,11 +113,19 @@ class Admission:
         self._advance(now)
         return self._share
 
+    def served(self, now: float) -> float:
+        """The share, for another node whose background work is answered here; such a second is no
+        quiet one, as there is no telling what that costs clients."""
+        self._advance(now)
+        self._slots[-1].worked = SLOT_S
+        return self._share
+
     def pause(self, now: float, took: float, part: float = 1.0, granted: float = 1.0) -> float:
         """Seconds to wait after a step of `took` seconds, by one who has `part` (above 0, up to
         1) of the share. Nobody waits while the share is whole. `granted`: the share of another
         node for whose clients the step was work too; the smaller one counts."""
         share = max(FLOOR, min(self.share(now), granted))
+        self._slots[-1].worked += max(0.0, took)
         if share >= 1.0:
             return 0.0
         return min(max(0.0, took) * (1.0 / (share * part) - 1.0), PAUSE_MAX_S)
@@ -101,10 +134,10 @@ class Admission:
         """The 99th percentile of the last seconds' latencies, up to a fifth too high; None if
         there were none."""
         self._advance(now)
-        return self._percentile()
+        return self._lately()
 
-    def _percentile(self) -> float | None:
-        counts = [sum(column) for column in zip(*(s.counts for s in self._slots), strict=True)]
+    def _percentile(self, seconds: Iterable[list[int]]) -> float | None:
+        counts = [sum(column) for column in zip(*seconds, strict=True)]
         told = sum(counts)
         rank = told - told // 100
         for bound, count in zip(self._bounds, counts, strict=True):
@@ -113,20 +146,40 @@ class Admission:
                 return bound
         return None
 
+    def _lately(self) -> float | None:
+        return self._percentile(slot.counts for slot in self._slots)
+
     def _advance(self, now: float) -> None:
-        """Ends the seconds that are over. After so many without news all is as at the start."""
+        """Ends the seconds that are over. After so many without news all is as at the start, but
+        for what is usual."""
         second = int(now // SLOT_S)
         passed = 0 if self._second is None else second - self._second
         self._second = second
         self._from, self._until = second * SLOT_S, (second + 1) * SLOT_S
         for _ in range(min(passed, SLOTS + 1)):
+            self._learn(second)
             self._judge()
             self._begin_slot()
 
+    def _learn(self, second: int) -> None:
+        """What is usual, if the second that ends tells."""
+        latest, quiet = self._slots[-1], self._quiet
+        if latest.worked <= QUIET * SLOT_S and any(latest.counts):
+            quiet.append((second, latest.counts))
+        while quiet and not 0 <= second - quiet[0][0] <= USUAL_S:
+            quiet.popleft()
+        usual = None
+        if sum(map(sum, (counts for _, counts in quiet))) >= USUAL_MIN:
+            usual = self._percentile(counts for _, counts in quiet)
+        if usual is None:
+            self.limit = self.target
+        else:
+            self.limit = min(self.target, max(LIMIT_MIN_S, SLOWDOWN * usual))
+
     def _judge(self) -> None:
-        latest, high = self._slots[-1], self._percentile()
-        late = high is not None and high > self.target
-        if latest.crowded or (late and latest.slow):
+        latest, high = self._slots[-1], self._lately()
+        late = high is not None and high > self.limit
+        if latest.crowded or (late and latest.slowest > self.limit):
             self._share = max(FLOOR, self._share * DECREASE)
         elif high is None and not any(slot.crowded for slot in self._slots):
             self._share = 1.0

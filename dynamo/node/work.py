@@ -80,7 +80,7 @@ class Work:
         self.upkeep = _upkeep(config, view, copies, table, local, reactor, metrics)
         grace = self.upkeep.mender.grace = graves.grace
         keeper = TreeKeeper(copies, trees, table, wall_clock, lacking=whole.pair_lacks)
-        keeper.share = lambda: self.admission.share(reactor.seconds())
+        keeper.share = lambda: self.admission.served(reactor.seconds())
         local.handlers.update(keeper.handlers())
         local.exchanged = keeper.exchanged
         around = Surroundings(view, keeper, grace)

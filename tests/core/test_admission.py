@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamo.core.admission import FLOOR, INCREASE, PAUSE_MAX_S, SLOTS, Admission
+from dynamo.core.admission import (
+    FLOOR,
+    INCREASE,
+    LIMIT_MIN_S,
+    PAUSE_MAX_S,
+    SLOTS,
+    SLOWDOWN,
+    USUAL_MIN,
+    USUAL_S,
+    Admission,
+)
 
 TARGET = 0.05
 FAST, SLOW = 0.01, 0.2
@@ -224,3 +234,91 @@ def test_what_another_node_grants_counts_if_it_is_less() -> None:
     traffic(admission, 0, 10, SLOW)
     for said in (1.0, 7.0, float("nan")):
         assert admission.pause(10.0, 0.01, granted=said) == pytest.approx(0.01 * (1 / FLOOR - 1))
+
+
+# What is usual.
+
+
+def used_to(latency: float) -> Admission:
+    """One whose clients have had such answers for half a minute, without background work."""
+    admission = Admission(TARGET)
+    assert traffic(admission, 0, 30, latency) == 1.0
+    return admission
+
+
+@given(told)
+def test_the_limit_is_at_most_the_target(steps: list[Told]) -> None:
+    """And no smaller than anybody asks for."""
+    admission = Admission(TARGET)
+    now = 0.0
+    for step, latency in steps:
+        now += step
+        admission.crowded(now) if latency is None else admission.waited(now, latency)
+        admission.pause(now, step / 3)
+        assert LIMIT_MIN_S <= admission.limit <= TARGET
+
+
+def test_clients_used_to_less_wait_no_longer_than_the_target_allows_others() -> None:
+    """30 ms are within a target of 50, and thrice what these are used to."""
+    stranger = Admission(TARGET)
+    assert traffic(stranger, 0, 3, 0.03) == 1.0
+    admission = used_to(FAST)
+    assert FAST * SLOWDOWN <= admission.limit <= FAST * SLOWDOWN * 1.2
+    for second in range(30, 60):
+        admission.pause(second, 0.5)
+        traffic(admission, second, second + 1, 0.03)
+    assert admission.share(60) == FLOOR
+    assert admission.limit <= FAST * SLOWDOWN * 1.2, "what work makes of it is not usual"
+
+
+def test_more_than_usual_is_borne_up_to_the_limit() -> None:
+    """A third more while there is work costs it nothing."""
+    admission = used_to(FAST)
+    for second in range(30, 60):
+        admission.pause(second, 0.5)
+        assert traffic(admission, second, second + 1, FAST * 1.33) == 1.0
+
+
+def test_slower_answers_without_background_work_become_usual() -> None:
+    """Clients made themselves a load: work is not held off for what it does not do."""
+    admission = used_to(FAST)
+    traffic(admission, 30, 60, 0.03)
+    assert admission.limit > 0.04
+    shares = [traffic(admission, second, second + 1, 0.03) for second in range(60, 120)]
+    assert shares[-1] == 1.0
+
+
+def test_a_second_in_which_others_were_served_is_not_quiet() -> None:
+    """Who is pulled from does no background work of its own, and its clients wait for it."""
+    admission = used_to(FAST)
+    limit = admission.limit
+    for second in range(30, 90):
+        admission.served(second)
+        traffic(admission, second, second + 1, 0.03)
+    assert admission.limit == limit
+    assert admission.served(90) == FLOOR
+
+
+def test_what_was_usual_is_forgotten_in_the_end() -> None:
+    """By day another load is usual than by night."""
+    admission = used_to(FAST)
+    for second in range(30, 40 + int(USUAL_S)):
+        admission.pause(second, 0.5)
+        admission.waited(second, 0.03)
+    assert admission.share(40 + USUAL_S) > FLOOR
+    assert admission.limit == TARGET
+
+
+def test_few_requests_say_nothing_of_a_hundredth() -> None:
+    """So the target alone counts for them."""
+    admission = Admission(TARGET)
+    traffic(admission, 0, 30, FAST, each=USUAL_MIN // 10 - 1)
+    assert admission.limit == TARGET
+
+
+def test_a_clock_set_back_takes_what_is_usual_along() -> None:
+    """What was learnt at a time that has not come yet counts no more."""
+    admission = used_to(FAST)
+    traffic(admission, 5, 6, FAST)
+    admission.share(7)
+    assert admission.limit == TARGET
