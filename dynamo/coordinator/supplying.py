@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredSemaphore
@@ -19,12 +20,15 @@ from dynamo.ports import ClusterView
 from dynamo.replica.transfer import fetch, others, supply
 from dynamo.wire import messages
 
+T = TypeVar("T")
+
 SHARE = 0.25
 """Of the time, while a member is brought chunks."""
 
 PAUSE_MAX_S = 1.0
-WAITING_MAX = 16
-"""So many may wait for their turn; for more a hint is kept."""
+CHUNKS_MAX = 64
+"""So many may be on their way or wait for it, since the ring's next step waits for them too; for
+more a hint is kept."""
 
 
 @attrs.define(eq=False)
@@ -33,12 +37,12 @@ class Supplying:
 
     view: ClusterView
     clock: IReactorTime
+    _chunks: int = 0
     _turn: DeferredSemaphore = attrs.field(factory=lambda: DeferredSemaphore(1))
 
-    @property
-    def full(self) -> bool:
-        """Whether as many wait as may."""
-        return len(self._turn.waiting) >= WAITING_MAX
+    def has_room(self, chunks: int) -> bool:
+        """Whether so many more may wait."""
+        return self._chunks + chunks <= CHUNKS_MAX
 
     def bring(
         self,
@@ -55,7 +59,13 @@ class Supplying:
         work = partial(self._bring, name, merge, lacking, waited_for)
         if waited_for():
             return Deferred.fromCoroutine(work())
-        return self._turn.run(lambda: Deferred.fromCoroutine(work()))
+        self._chunks += len(lacking)
+        brought: Deferred[None] = self._turn.run(lambda: Deferred.fromCoroutine(work()))
+        return brought.addBoth(self._ended, len(lacking))
+
+    def _ended(self, outcome: T, chunks: int) -> T:
+        self._chunks -= chunks
+        return outcome
 
     async def _bring(
         self,

@@ -300,19 +300,19 @@ class Spread:
     ) -> Any:
         failure.trap(MissingChunks)
         assert isinstance(failure.value, MissingChunks)
-        supplying, name = self._writer.supplying, target.name
+        supplying, name, lacking = self._writer.supplying, target.name, failure.value.digests
 
         def waited_for() -> bool:
             return any(half.tally.needs(name, self._at_leisure) for half in halves)
 
         if not waited_for():
-            if supplying.full:
+            if not supplying.has_room(len(lacking)):
                 for half in halves:
                     half.kept.add(target.stand_in_for or name)
                 self._note(target.stand_in_for or name)
                 return failure
             self._at_leisure.add(name)
-        brought = supplying.bring(name, merge, failure.value.digests, waited_for)
+        brought = supplying.bring(name, merge, lacking, waited_for)
         return brought.addCallback(lambda _: messages.MergeReply(dict(self.record.context)))
 
     def _acked(self, reply: Reply, target: Target, halves: list[Half]) -> None:

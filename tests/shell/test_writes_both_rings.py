@@ -289,7 +289,7 @@ def test_bringing_takes_a_part_of_the_time() -> None:
 
 def test_more_than_may_wait_are_kept_hints_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that nothing piles up; the client is answered all the same."""
-    monkeypatch.setattr(supplying, "WAITING_MAX", 0)
+    monkeypatch.setattr(supplying, "CHUNKS_MAX", 1)
     cluster = changing(OLD, ("n1", "n2", "n4"))
     cluster.put("n1", "k", LARGE)
     cluster.pass_time(2)
@@ -300,13 +300,33 @@ def test_more_than_may_wait_are_kept_hints_for(monkeypatch: pytest.MonkeyPatch) 
     assert cluster.hints() == {}
 
 
+def test_who_was_brought_its_own_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it could not be."""
+    monkeypatch.setattr(supplying, "CHUNKS_MAX", 2)
+    cluster = changing(OLD, ("n1", "n2", "n4"))
+    cluster.link("n1", "n4").chunk_delay = 0.1
+    cluster.put("n1", "a", LARGE)
+    cluster.put("n1", "b", LARGE[::-1])
+    cluster.pass_time(2)
+    assert cluster.hints() == {"n1": {"n4": 1}}, "of the second"
+    cluster.put("n1", "c", body_of(2 * CHUNK_BYTES + 1)[1:])
+    cluster.cut("n4", known=False)
+    cluster.pass_time(15)
+    assert cluster.hints() == {"n1": {"n4": 2}}, "of the one that broke off"
+    cluster.heal("n4")
+    cluster.put("n1", "d", body_of(2 * CHUNK_BYTES + 2)[2:])
+    cluster.pass_time(2)
+    assert cluster.hints() == {"n1": {"n4": 2}}
+    assert cluster.nodes["n4"].owned("d").live()
+
+
 @pytest.mark.parametrize("full", [False, True])
 def test_who_turns_out_to_be_needed_is_brought_it_without_a_pause(
     monkeypatch: pytest.MonkeyPatch, full: bool
 ) -> None:
     """n2 took the bytes and is gone before the record: W by the coming ring needs n4."""
     if full:
-        monkeypatch.setattr(supplying, "WAITING_MAX", 0)
+        monkeypatch.setattr(supplying, "CHUNKS_MAX", 1)
     cluster = changing(OLD, ("n1", "n2", "n4"))
     cluster.link("n1", "n4").chunk_delay = 0.1
     write = Writer.write
