@@ -90,7 +90,7 @@ class Door:
             if len(half.targets) < min(terms.w, len(half.owners)) and not half.spares:
                 gone = ", ".join(half.missed)
                 raise QuorumNotMet("write", 0, terms.w, f"not alive: {gone}")
-        names = preference.bearers(terms.w)
+        names = preference.names
         needed = preference.quorums(terms.w)
         if isinstance(upload.body, Staged):
             draft = await self._hand_out(upload.body, names, needed)

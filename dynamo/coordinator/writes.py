@@ -21,11 +21,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from dynamo.coordinator.preferences import Preferences
-from dynamo.coordinator.supplying import Supplying
 from dynamo.core.clock import HybridClock
 from dynamo.core.grace import Grace
-from dynamo.core.halves import Half
 from dynamo.core.preference import Preference, Target
+from dynamo.core.quorum import WriteTally
 from dynamo.core.record import Context, Record
 from dynamo.errors import (
     DynamoError,
@@ -38,8 +37,9 @@ from dynamo.errors import (
     StorageFull,
 )
 from dynamo.log import make_logger
-from dynamo.ports import ClusterView
+from dynamo.ports import ClusterView, Replica
 from dynamo.replica.lateness import Lateness, Watch
+from dynamo.replica.transfer import deliver
 from dynamo.storage.copies import Copies
 from dynamo.wire import messages
 from dynamo.wire.messages import Coordinate, CoordinateReply, Reply
@@ -69,10 +69,8 @@ class Writer:
     lacks: Callable[[bytes, bytes], tuple[str, ...]]
     grace: Grace = attrs.field(factory=Grace)
     lateness: Lateness = attrs.field(init=False)
-    supplying: Supplying = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.supplying = Supplying(self.view, self.clock)
         self.lateness = Lateness(self.clock, LATE_S)
 
     async def write(self, op: Coordinate) -> CoordinateReply:
@@ -215,6 +213,29 @@ class Writer:
         return known.context if op.context is None else op.context, stamp
 
 
+@attrs.define(eq=False)
+class Half:
+    """One ring's part of a write: whom it asks and who acknowledged. `spares` may still be asked;
+    `kept`: owners for whom somebody keeps the record."""
+
+    preference: Preference
+    tally: WriteTally
+    spares: list[str]
+    kept: set[str] = attrs.field(factory=set)
+
+    @classmethod
+    def of(cls, preference: Preference, w: int) -> Half:
+        spares = list(preference.spares)
+        tally = WriteTally(min(w, len(preference.owners)), spare=len(spares))
+        return cls(preference, tally, spares)
+
+    def take_spare(self) -> str:
+        """The next healthy node further down."""
+        stand_in = self.spares.pop(0)
+        self.tally.spare = len(self.spares)
+        return stand_in
+
+
 class Spread:
     """A record on its way to the other targets of each ring. `answered` fires at W by each, or
     fails for good. It is part of what began at `since` until all it was sent to have answered."""
@@ -229,7 +250,6 @@ class Spread:
         self._halves = [Half.of(half, op.w) for half in preference.halves]
         self._timer: IDelayedCall | Watch | None = None
         self._full = False
-        self._at_leisure: set[str] = set()
         self.answered: Deferred[None] = Deferred()
 
     @property
@@ -282,8 +302,8 @@ class Spread:
         replica = writer.view.replica(target.name)
         sent = replica.call(merge)
         if len(self._halves) > 1 and op.draft is not None and op.draft.chunks:
-            # Not all targets are sent a body as it comes while the ring changes.
-            sent.addErrback(self._supply, target, halves, merge)
+            # It may own the key by a ring that was not there when the chunks were sent.
+            sent.addErrback(self._supply, replica, merge)
         sent.addBoth(self._ended, target, halves).addErrback(_unexpected)
 
     def _ended(self, result: Reply | Failure, target: Target, halves: list[Half]) -> None:
@@ -295,25 +315,10 @@ class Spread:
         finally:
             self._writer.grace.leave(self._since)
 
-    def _supply(
-        self, failure: Failure, target: Target, halves: list[Half], merge: messages.Merge
-    ) -> Any:
+    def _supply(self, failure: Failure, replica: Replica, merge: messages.Merge) -> Any:
         failure.trap(MissingChunks)
-        assert isinstance(failure.value, MissingChunks)
-        supplying, name, lacking = self._writer.supplying, target.name, failure.value.digests
-
-        def waited_for() -> bool:
-            return any(half.tally.needs(name, self._at_leisure) for half in halves)
-
-        if not waited_for():
-            if not supplying.has_room(len(lacking)):
-                for half in halves:
-                    half.kept.add(target.stand_in_for or name)
-                self._note(target.stand_in_for or name)
-                return failure
-            self._at_leisure.add(name)
-        brought = supplying.bring(name, merge, lacking, waited_for)
-        return brought.addCallback(lambda _: messages.MergeReply(dict(self.record.context)))
+        supplied = Deferred.fromCoroutine(deliver(self._writer.view, replica, merge))
+        return supplied.addCallback(lambda _: messages.MergeReply(dict(self.record.context)))
 
     def _acked(self, reply: Reply, target: Target, halves: list[Half]) -> None:
         assert isinstance(reply, messages.MergeReply)
@@ -353,7 +358,7 @@ class Spread:
         """Owners that have not answered by now get a stand-in beside them."""
         for half in self._halves:
             for target in half.preference.targets:
-                if target.name in half.tally.open - self._at_leisure and not target.stand_in_for:
+                if target.name in half.tally.open and not target.stand_in_for:
                     self._writer.counted("write", "late")
                     self._help(half, target.name)
         if not self.answered.called:

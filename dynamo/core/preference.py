@@ -49,6 +49,11 @@ class Preference:
         """Whether a node is an owner by any ring."""
         return any(name in half.owners for half in self.halves)
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """All targets by any ring."""
+        return tuple(dict.fromkeys(t.name for half in self.halves for t in half.targets))
+
     def missed_with(self, coordinator: str) -> list[str]:
         """The absent owners for whom a coordinator keeps a hint: those without a stand-in, and
         those it stands in for, or the first if it is no target at all."""
@@ -60,17 +65,6 @@ class Preference:
         if not mine and not self.owned_by(coordinator):
             found.append(self.owners[0])
         return list(dict.fromkeys(found))
-
-    def bearers(self, w: int) -> tuple[str, ...]:
-        """Who is sent a large body as it comes: all targets by the ring that reads go by, and of
-        the other ring's as many more as W needs. The others are brought it afterwards: so a body
-        is no more work while the ring changes than else, mostly."""
-        names = [target.name for target in self.targets]
-        if self.beside is not None:
-            others = [target.name for target in self.beside.targets]
-            lacking = min(w, len(others)) - sum(name in names for name in others)
-            names += [name for name in others if name not in names][: max(0, lacking)]
-        return tuple(names)
 
     def quorums(self, w: int) -> Quorums:
         """The targets that a write needs: W by each ring."""

@@ -86,10 +86,6 @@ class WriteTally:
             return "lost"
         return "pending"
 
-    def needs(self, name: str, besides: Set[str]) -> bool:
-        """Whether it cannot be won without this one, by others that were asked than `besides`."""
-        return len(self.acks) + len(self.open - besides - {name}) < self.needed
-
     def why(self) -> str:
         """The faults so far, as one clause."""
         return _clause(self.faults, self.open)

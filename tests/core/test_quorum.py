@@ -40,27 +40,6 @@ def test_a_write_is_won_or_lost_as_soon_as_it_is_certain(
     assert tally.verdict == expected
 
 
-@given(
-    st.integers(1, 4),
-    st.lists(OUTCOMES, min_size=4, max_size=4),
-    st.frozensets(st.sampled_from(NAMES)),
-)
-def test_who_is_needed_is_who_it_would_be_lost_without(
-    needed: int, outcomes: list[str], besides: frozenset[str]
-) -> None:
-    """If those besides did not answer either."""
-    for name in NAMES:
-        tally, without = WriteTally(needed), WriteTally(needed)
-        for other, outcome in zip(NAMES, outcomes, strict=True):
-            for told in (tally, without):
-                told.ask(other)
-                if outcome == "ack":
-                    told.ack(other, {})
-                elif outcome == "fail" or (told is without and (other == name or other in besides)):
-                    told.fail(other, "gone")
-        assert tally.needs(name, besides) is (without.verdict == "lost")
-
-
 def test_one_node_counts_once_for_a_write() -> None:
     """I10: W means W distinct nodes; a late fault does not take an acknowledgement back."""
     tally = WriteTally(2)
