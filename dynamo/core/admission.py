@@ -13,17 +13,19 @@ of each second it judges by what it was told meanwhile:
   request counts once and not for as long as it is remembered.
 
 The limit is the target, or `SLOWDOWN` times what is usual where that is less: the percentile of the
-last seconds in which there was hardly any background work. Who is used to answers in 10 ms notices
-30 of them, long before any target that suits slower disks as well.
+last seconds in which there was hardly any such work, here or for others. Who is used to answers in
+10 ms notices 30 of them, long before any target that suits slower disks as well.
 
 Additive increase and multiplicative decrease, after Chiu and Jain, "Analysis of the Increase and
 Decrease Algorithms for Congestion Avoidance in Computer Networks" (1989). Latencies are counted in
-buckets of equal ratio, laid so that the target is a bound: whether the percentile is above it is
-exact, and how much is known to a fifth.
+buckets of equal ratio, laid so that the target is a bound: whether the percentile is above that is
+exact, how much, and whether it is above a lower limit, is known to a fifth.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
@@ -50,8 +52,12 @@ USUAL_MIN = 100
 """What is usual is known by so many requests in so many quiet seconds: of fewer requests a
 hundredth is nobody."""
 
-USUAL_S = 1800.0
-"""A quiet second says what is usual for so long: by day another load is usual than by night."""
+USUAL_KEPT = 60
+"""So many quiet seconds are kept, of which the last count: a long step takes some of them back."""
+
+RELEARN_S = 600.0
+"""After so long without a quiet second those count in which others were served at the least share:
+by day another load is usual than by night, and a large join takes longer than either."""
 
 PAUSE_MAX_S = 5.0
 """A pause is no longer than this, however long the step was: what has changed by then counts."""
@@ -84,7 +90,9 @@ class Admission:
             for i in range(-DOUBLINGS_BELOW * PER_DOUBLING, DOUBLINGS_ABOVE * PER_DOUBLING + 1)
         ]
         self._slots = deque([self._empty()])
-        self._quiet: deque[tuple[int, list[int]]] = deque(maxlen=USUAL_SLOTS)
+        self._quiet: deque[tuple[int, list[int]]] = deque(maxlen=USUAL_KEPT)
+        self._last_quiet: int | None = None
+        self._last_served = -math.inf
         self._second: int | None = None
         self._from = self._until = 0.0
         self._share = 1.0
@@ -114,10 +122,10 @@ class Admission:
         return self._share
 
     def served(self, now: float) -> float:
-        """The share, for another node whose background work is answered here; such a second is no
-        quiet one, as there is no telling what that costs clients."""
+        """The share, for another node whose background work is answered here. This second and the
+        next, in which it fetches chunks, are not quiet: there is no telling what clients wait."""
         self._advance(now)
-        self._slots[-1].worked = SLOT_S
+        self._last_served = now // SLOT_S
         return self._share
 
     def pause(self, now: float, took: float, part: float = 1.0, granted: float = 1.0) -> float:
@@ -126,6 +134,7 @@ class Admission:
         node for whose clients the step was work too; the smaller one counts."""
         share = max(FLOOR, min(self.share(now), granted))
         self._slots[-1].worked += max(0.0, took)
+        self._take_back(int((now - took) // SLOT_S) if took > QUIET * SLOT_S else None)
         if share >= 1.0:
             return 0.0
         return min(max(0.0, took) * (1.0 / (share * part) - 1.0), PAUSE_MAX_S)
@@ -152,25 +161,37 @@ class Admission:
     def _advance(self, now: float) -> None:
         """Ends the seconds that are over. After so many without news all is as at the start, but
         for what is usual."""
-        second = int(now // SLOT_S)
-        passed = 0 if self._second is None else second - self._second
+        last, second = self._second, int(now // SLOT_S)
+        passed = 0 if last is None else second - last
         self._second = second
         self._from, self._until = second * SLOT_S, (second + 1) * SLOT_S
+        if passed < 0:
+            self._take_back(second)
         for _ in range(min(passed, SLOTS + 1)):
-            self._learn(second)
+            assert last is not None
+            self._learn(last)
             self._judge()
             self._begin_slot()
+
+    def _take_back(self, first: int | None) -> None:
+        """No second from `first` on was quiet, as turns out: a step was under way, or the clock was
+        ahead."""
+        while first is not None and self._quiet and self._quiet[-1][0] >= first:
+            self._quiet.pop()
 
     def _learn(self, second: int) -> None:
         """What is usual, if the second that ends tells."""
         latest, quiet = self._slots[-1], self._quiet
+        if self._last_quiet is None or self._last_quiet > second:
+            self._last_quiet = second
         if latest.worked <= QUIET * SLOT_S and any(latest.counts):
-            quiet.append((second, latest.counts))
-        while quiet and not 0 <= second - quiet[0][0] <= USUAL_S:
-            quiet.popleft()
-        usual = None
-        if sum(map(sum, (counts for _, counts in quiet))) >= USUAL_MIN:
-            usual = self._percentile(counts for _, counts in quiet)
+            if not 0 <= second - self._last_served <= 1:
+                self._last_quiet = second
+                quiet.append((second, latest.counts))
+            elif self._share <= QUIET and second - self._last_quiet > RELEARN_S:
+                quiet.append((second, latest.counts))
+        seconds = [counts for _, counts in itertools.islice(reversed(quiet), USUAL_SLOTS)]
+        usual = self._percentile(seconds) if sum(map(sum, seconds)) >= USUAL_MIN else None
         if usual is None:
             self.limit = self.target
         else:

@@ -14,10 +14,10 @@ from dynamo.core.admission import (
     INCREASE,
     LIMIT_MIN_S,
     PAUSE_MAX_S,
+    RELEARN_S,
     SLOTS,
     SLOWDOWN,
     USUAL_MIN,
-    USUAL_S,
     Admission,
 )
 
@@ -299,14 +299,29 @@ def test_a_second_in_which_others_were_served_is_not_quiet() -> None:
     assert admission.served(90) == FLOOR
 
 
-def test_what_was_usual_is_forgotten_in_the_end() -> None:
-    """By day another load is usual than by night."""
+def test_a_long_step_makes_no_second_of_it_usual() -> None:
+    """It is accounted for when it ends; what was learnt meanwhile is taken back."""
     admission = used_to(FAST)
-    for second in range(30, 40 + int(USUAL_S)):
-        admission.pause(second, 0.5)
-        admission.waited(second, 0.03)
-    assert admission.share(40 + USUAL_S) > FLOOR
-    assert admission.limit == TARGET
+    for second in range(30, 90, 5):
+        traffic(admission, second, second + 5, 0.03)
+        admission.pause(second + 5, 5.0)
+        admission.share(second + 6)
+        assert admission.limit <= FAST * SLOWDOWN * 1.2
+        traffic(admission, second + 6, second + 7, 0.03)
+
+
+def test_what_is_usual_is_learnt_anew_where_no_second_is_quiet() -> None:
+    """At the least share, after ten minutes: a join may take a day, and the load change by then."""
+    admission = used_to(FAST)
+    for second in range(30, 30 + int(RELEARN_S)):
+        admission.served(second)
+        traffic(admission, second, second + 1, 0.03)
+    assert admission.share(30 + RELEARN_S) == FLOOR
+    for second in range(30 + int(RELEARN_S), 60 + int(RELEARN_S)):
+        admission.served(second)
+        traffic(admission, second, second + 1, 0.03)
+    assert admission.limit > 0.04
+    assert admission.share(60 + RELEARN_S) > FLOOR
 
 
 def test_few_requests_say_nothing_of_a_hundredth() -> None:
@@ -319,6 +334,15 @@ def test_few_requests_say_nothing_of_a_hundredth() -> None:
 def test_a_clock_set_back_takes_what_is_usual_along() -> None:
     """What was learnt at a time that has not come yet counts no more."""
     admission = used_to(FAST)
-    traffic(admission, 5, 6, FAST)
-    admission.share(7)
-    assert admission.limit == TARGET
+    traffic(admission, 0, 2, FAST)
+    assert admission.limit == TARGET, "two seconds do not tell"
+
+
+def test_what_work_makes_of_it_within_the_limit_never_becomes_usual() -> None:
+    """Or the limit would creep up by half each time."""
+    admission = used_to(FAST)
+    limit = admission.limit
+    for second in range(30, 60 + int(RELEARN_S)):
+        admission.served(second)
+        assert traffic(admission, second, second + 1, FAST * 1.33) == 1.0
+    assert admission.limit == limit
