@@ -19,7 +19,7 @@ last seconds in which there was hardly any such work, here or for others. Who is
 Additive increase and multiplicative decrease, after Chiu and Jain, "Analysis of the Increase and
 Decrease Algorithms for Congestion Avoidance in Computer Networks" (1989). Latencies are counted in
 buckets of equal ratio, laid so that the target is a bound: whether the percentile is above that is
-exact, how much, and whether it is above a lower limit, is known to a fifth.
+exact, how much, and whether it is above a lower limit, is known to a tenth.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ INCREASE = 0.02
 DECREASE = 0.5
 SLOT_S = 1.0
 SLOTS = 10
-SLOWDOWN = 1.5
+SLOWDOWN = 4 / 3
 """What background work may make of the percentile, in times of what is usual."""
 
 LIMIT_MIN_S = 0.005
@@ -62,7 +62,7 @@ by day another load is usual than by night, and a large join takes longer than e
 PAUSE_MAX_S = 5.0
 """A pause is no longer than this, however long the step was: what has changed by then counts."""
 
-PER_DOUBLING = 4
+PER_DOUBLING = 8
 DOUBLINGS_BELOW, DOUBLINGS_ABOVE = 6, 8
 
 
@@ -140,7 +140,7 @@ class Admission:
         return min(max(0.0, took) * (1.0 / (share * part) - 1.0), PAUSE_MAX_S)
 
     def p99(self, now: float) -> float | None:
-        """The 99th percentile of the last seconds' latencies, up to a fifth too high; None if
+        """The 99th percentile of the last seconds' latencies, up to a tenth too high; None if
         there were none."""
         self._advance(now)
         return self._lately()

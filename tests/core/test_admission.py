@@ -85,7 +85,7 @@ def test_how_often_it_is_asked_changes_nothing(steps: list[Told]) -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.floats(0.001, 12)), min_size=1, max_size=300))
 def test_the_percentile_is_that_of_the_last_seconds(steps: list[tuple[float, float]]) -> None:
-    """Against all of them sorted: at most a fifth too high, on the same side of the target."""
+    """Against all of them sorted: at most a tenth too high, on the same side of the target."""
     admission, now, kept = Admission(TARGET), 0.0, []
     for step, latency in steps:
         now += step
@@ -96,7 +96,7 @@ def test_the_percentile_is_that_of_the_last_seconds(steps: list[tuple[float, flo
     told = admission.p99(now)
     assert told is not None
     assert exact <= told * (1 + 1e-9)
-    assert told <= max(exact * 1.2, TARGET / 64) * (1 + 1e-9)
+    assert told <= max(exact * 1.1, TARGET / 64) * (1 + 1e-9)
     assert (told > TARGET) is (exact > TARGET)
 
 
@@ -272,11 +272,11 @@ def test_clients_used_to_less_wait_no_longer_than_the_target_allows_others() -> 
 
 
 def test_more_than_usual_is_borne_up_to_the_limit() -> None:
-    """A third more while there is work costs it nothing."""
+    """A fifth more while there is work costs it nothing."""
     admission = used_to(FAST)
     for second in range(30, 60):
         admission.pause(second, 0.5)
-        assert traffic(admission, second, second + 1, FAST * 1.33) == 1.0
+        assert traffic(admission, second, second + 1, FAST * 1.2) == 1.0
 
 
 def test_slower_answers_without_background_work_become_usual() -> None:
@@ -344,5 +344,5 @@ def test_what_work_makes_of_it_within_the_limit_never_becomes_usual() -> None:
     limit = admission.limit
     for second in range(30, 60 + int(RELEARN_S)):
         admission.served(second)
-        assert traffic(admission, second, second + 1, FAST * 1.33) == 1.0
+        assert traffic(admission, second, second + 1, FAST * 1.2) == 1.0
     assert admission.limit == limit
