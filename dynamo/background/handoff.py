@@ -29,7 +29,8 @@ from dynamo.wire import messages
 from dynamo.wire.codec import Hint
 
 BATCH = 64
-BATCH_BYTES = 2 * 1024 * 1024
+BATCH_BYTES = 8 * 1024 * 1024
+"""So much is under way to a member, and one more body however large; then clients are served."""
 
 log = make_logger()
 
@@ -96,7 +97,7 @@ class Handoff:
             told = self._resettle(merge) if gone else self._tell(replica, merge)
             calls.append(Deferred.fromCoroutine(told))
             hints.append(hint)
-            size += sum(len(v.body) for v in record.versions)
+            size += sum(version.size for version in record.versions)
             if size > BATCH_BYTES:
                 break
         outcomes: list[tuple[bool, Any]] = await DeferredList(calls, consumeErrors=True)

@@ -25,7 +25,8 @@ from dynamo.wire import messages
 from dynamo.wire.codec import Hint
 
 BATCH = 64
-BATCH_BYTES = 2 * 1024 * 1024
+BATCH_BYTES = 8 * 1024 * 1024
+"""As in `dynamo.background.handoff`."""
 RETRY_S = 5.0
 """When a pass that failed somewhere begins again."""
 
@@ -132,7 +133,7 @@ class Passing:
             merge = messages.Merge(hint.incarnation, hint.key, record, latest)
             calls.append(Deferred.fromCoroutine(self._send(coming, merge)))
             hints.append(hint)
-            size += sum(len(v.body) for v in record.versions)
+            size += sum(version.size for version in record.versions)
             if size > BATCH_BYTES:
                 break
         outcomes: list[tuple[bool, Any]] = await DeferredList(calls, consumeErrors=True)

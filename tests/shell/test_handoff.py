@@ -50,6 +50,20 @@ def test_all_that_was_missed_is_told() -> None:
     assert cluster.hints() == {}
 
 
+def test_large_bodies_end_a_batch() -> None:
+    """Their chunks count: sixty-four of them at once would keep all clients waiting."""
+    cluster = TestCluster(3)
+    cluster.cut("n3")
+    for i in range(4):
+        cluster.put("n1", f"k{i:03d}", body_of(5 * CHUNK_BYTES + i))
+    cluster.pass_time(1)
+    cluster.heal("n3")
+    assert cluster.run(cluster.nodes["n1"].handoff.step())
+    assert missing(cluster, "n3", 4) == 2, "with the second it is more than eight MiB"
+    cluster.hand_off()
+    assert missing(cluster, "n3", 4) == 0
+
+
 def test_a_stand_in_keeps_no_copy_afterwards() -> None:
     """Rows and chunks kept for others go with their last hint."""
     cluster = TestCluster(4)

@@ -370,6 +370,26 @@ def test_all_hints_are_passed_on_whoever_they_are_for() -> None:
             assert cluster.nodes["n5"].owned(f"k{i}").live(), i
 
 
+def test_large_bodies_are_passed_on_a_few_at_a_time() -> None:
+    """As by handoff."""
+    cluster = cluster_of(3, 4)
+    cluster.cut("n3")
+    for i in range(4):
+        cluster.put("n1", f"k{i}", body_of(5 * CHUNK_BYTES + i))
+    cluster.pass_time(1)
+    assert cluster.hints() == {"n1": {"n3": 4}}
+    cluster.change("n1", "n2", "n4")
+    count(cluster)
+    passing = cluster.nodes["n1"].transfer.passing
+    for _ in range(50):
+        cluster.run(cluster.nodes["n1"].transfer.step())
+        if passing.passed:
+            break
+    assert passing.passed == 2, "with the second it is more than eight MiB"
+    transfer(cluster, "n1")
+    assert passing.passed == 4
+
+
 def moves(cluster: TestCluster, key: str) -> bool:
     """Whether n6 owns the key once the first owner is taken out, and no stand-in does."""
     a, _, _, d, _ = cluster.ranking(key)
