@@ -38,7 +38,7 @@ INCREASE = 0.02
 DECREASE = 0.5
 SLOT_S = 1.0
 SLOTS = 10
-SLOWDOWN = 4 / 3
+SLOWDOWN = 1.5
 """What background work may make of the percentile, in times of what is usual."""
 
 LIMIT_MIN_S = 0.005
