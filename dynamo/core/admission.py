@@ -91,7 +91,7 @@ class Admission:
         ]
         self._slots = deque([self._empty()])
         self._quiet: deque[tuple[int, list[int]]] = deque(maxlen=USUAL_KEPT)
-        self._last_quiet: int | None = None
+        self._last_quiet = 0
         self._last_served = -math.inf
         self._second: int | None = None
         self._from = self._until = 0.0
@@ -134,7 +134,8 @@ class Admission:
         node for whose clients the step was work too; the smaller one counts."""
         share = max(FLOOR, min(self.share(now), granted))
         self._slots[-1].worked += max(0.0, took)
-        self._take_back(int((now - took) // SLOT_S) if took > QUIET * SLOT_S else None)
+        if took > QUIET * SLOT_S:
+            self._take_back(int((now - took) // SLOT_S))
         if share >= 1.0:
             return 0.0
         return min(max(0.0, took) * (1.0 / (share * part) - 1.0), PAUSE_MAX_S)
@@ -145,9 +146,12 @@ class Admission:
         self._advance(now)
         return self._lately()
 
-    def _percentile(self, seconds: Iterable[list[int]]) -> float | None:
+    def _percentile(self, seconds: Iterable[list[int]], least: int = 1) -> float | None:
+        """None if they tell of fewer than `least` requests."""
         counts = [sum(column) for column in zip(*seconds, strict=True)]
         told = sum(counts)
+        if told < least:
+            return None
         rank = told - told // 100
         for bound, count in zip(self._bounds, counts, strict=True):
             rank -= count
@@ -161,41 +165,45 @@ class Admission:
     def _advance(self, now: float) -> None:
         """Ends the seconds that are over. After so many without news all is as at the start, but
         for what is usual."""
-        last, second = self._second, int(now // SLOT_S)
-        passed = 0 if last is None else second - last
-        self._second = second
+        second = int(now // SLOT_S)
+        if self._second is None:
+            self._second = self._last_quiet = second
+        last, self._second = self._second, second
         self._from, self._until = second * SLOT_S, (second + 1) * SLOT_S
-        if passed < 0:
+        if second < last:
+            self._last_quiet = min(self._last_quiet, second)
             self._take_back(second)
-        for _ in range(min(passed, SLOTS + 1)):
-            assert last is not None
+        for _ in range(min(second - last, SLOTS + 1)):
             self._learn(last)
             self._judge()
             self._begin_slot()
 
-    def _take_back(self, first: int | None) -> None:
-        """No second from `first` on was quiet, as turns out: a step was under way, or the clock was
-        ahead."""
-        while first is not None and self._quiet and self._quiet[-1][0] >= first:
-            self._quiet.pop()
-
     def _learn(self, second: int) -> None:
         """What is usual, if the second that ends tells."""
-        latest, quiet = self._slots[-1], self._quiet
-        if self._last_quiet is None or self._last_quiet > second:
+        latest = self._slots[-1]
+        if latest.worked > QUIET * SLOT_S or not any(latest.counts):
+            return
+        served = 0 <= second - self._last_served <= 1
+        if not served:
             self._last_quiet = second
-        if latest.worked <= QUIET * SLOT_S and any(latest.counts):
-            if not 0 <= second - self._last_served <= 1:
-                self._last_quiet = second
-                quiet.append((second, latest.counts))
-            elif self._share <= QUIET and second - self._last_quiet > RELEARN_S:
-                quiet.append((second, latest.counts))
-        seconds = [counts for _, counts in itertools.islice(reversed(quiet), USUAL_SLOTS)]
-        usual = self._percentile(seconds) if sum(map(sum, seconds)) >= USUAL_MIN else None
-        if usual is None:
-            self.limit = self.target
-        else:
-            self.limit = min(self.target, max(LIMIT_MIN_S, SLOWDOWN * usual))
+        elif self._share > QUIET or second - self._last_quiet <= RELEARN_S:
+            return
+        self._quiet.append((second, latest.counts))
+        self._set_limit()
+
+    def _take_back(self, first: int) -> None:
+        """No second from `first` on was quiet, as turns out: a step was under way, or the clock was
+        ahead."""
+        if self._quiet and self._quiet[-1][0] >= first:
+            while self._quiet and self._quiet[-1][0] >= first:
+                self._quiet.pop()
+            self._set_limit()
+
+    def _set_limit(self) -> None:
+        latest = itertools.islice(reversed(self._quiet), USUAL_SLOTS)
+        usual = self._percentile((counts for _, counts in latest), USUAL_MIN)
+        slowed = self.target if usual is None else max(LIMIT_MIN_S, SLOWDOWN * usual)
+        self.limit = min(self.target, slowed)
 
     def _judge(self) -> None:
         latest, high = self._slots[-1], self._lately()
