@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
 from dynamo.background.divergence import Surroundings
+from dynamo.background.handoff import BATCH, BATCH_BYTES
 from dynamo.core.ring import Ring
 from dynamo.errors import Corrupt, DynamoError, MissingChunks, NotReady
 from dynamo.log import make_logger
@@ -24,9 +25,6 @@ from dynamo.replica.transfer import deliver
 from dynamo.wire import messages
 from dynamo.wire.codec import Hint
 
-BATCH = 64
-BATCH_BYTES = 8 * 1024 * 1024
-"""As in `dynamo.background.handoff`."""
 RETRY_S = 5.0
 """When a pass that failed somewhere begins again."""
 
